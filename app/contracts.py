@@ -9,23 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import ProviderError
 
-type Images = NDArray[np.uint8]  # (N, H, W, 3) RGB
-type Scores = NDArray[np.float64]  # (N, K), NaN = censored
-type TargetScores = NDArray[np.float64]  # (N, T), rows sum to 1
-type Labels = NDArray[np.intp]  # (N,)
-type Vector = NDArray[np.float64]  # (d,)
-type Losses = NDArray[np.float64]  # (C,)
-type Arrays = dict[str, NDArray[Any]]
+Images: TypeAlias = NDArray[np.uint8]  # (N, H, W, 3) RGB
+Scores: TypeAlias = NDArray[np.float64]  # (N, K), NaN = censored
+TargetScores: TypeAlias = NDArray[np.float64]  # (N, T), rows sum to 1
+Labels: TypeAlias = NDArray[np.intp]  # (N,)
+Vector: TypeAlias = NDArray[np.float64]  # (d,)
+Losses: TypeAlias = NDArray[np.float64]  # (C,)
+Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 #: The black box as learning and serving see it. Columns follow the label tuple it was made for.
-type Query = Callable[[Images], Awaitable[Scores]]
+Query: TypeAlias = Callable[[Images], Awaitable[Scores]]
 
 ScoreKind = Literal["probability", "independent", "logit", "percent", "severity", "likelihood", "label"]
 
@@ -67,7 +67,7 @@ class WireReply:
 
 
 #: One image's outcome: label -> score, or why there is none. Labels absent from the mapping are censored.
-type Outcome = Mapping[str, float] | ProviderError
+Outcome: TypeAlias = Mapping[str, float] | ProviderError
 
 
 @dataclass(frozen=True)
