@@ -1,0 +1,40 @@
+# Two commands do all set-up on a fresh machine with Python 3.11 or newer: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+install: .venv/.installed  ## .venv with the product and every extra that demo, serve and test need
+
+demo: install  ## the main job on real images against the bundled sandbox
+	$(BIN)/reprog demo
+
+test: install  ## every test that needs no outside server (PostgreSQL comes from pip)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: install  ## format, lint, types, import contracts, migrations, OpenAPI
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m app.cli check-migrations
+	$(BIN)/python -m app.cli openapi --check docs/openapi.json
+
+format: install  ## rewrite the code as `make check` wants it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+serve: install  ## API, worker and dashboard on 127.0.0.1:8000 with SQLite
+	REPROG_ALLOW_PRIVATE_HOSTS=$${REPROG_ALLOW_PRIVATE_HOSTS:-true} $(BIN)/reprog serve
+
+sandbox: install  ## the sandbox providers on 127.0.0.1:8900
+	$(BIN)/reprog sandbox
+
+.PHONY: help install demo test check format serve sandbox

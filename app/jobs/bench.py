@@ -1,0 +1,159 @@
+"""What a job works with: the worker's bench, one segment's record, and how it asks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from app.contracts import Images, Limits, Price, Scores, ScoreKind
+from app.gateway.query import Answers, Gateway
+from app.jobs.dataset import Dataset
+from app.jobs.progress import Meter
+from app.jobs.quote import Plan
+from app.jobs.spec import JobSpec
+from app.methods import Method
+from app.reprogramming.transform import View, render_many
+from app.storage.budget import Ledger
+from app.storage.endpoints import Endpoints
+from app.storage.jobs import Jobs
+
+LARGEST_CHUNK = 512  # images rendered and asked at once: bounds memory
+CHUNK_SECONDS = 2.0  # and how soon a pause is seen
+PHASES_PAST_DEADLINE = ("probe", "test")  # without them nothing that was learned could be judged
+IN_FLIGHT = 2  # chunks: one is rendered while the other is on the wire
+
+
+class Interrupted(Exception):
+    """The user asked to pause or cancel, or this process is shutting down."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The connection as a job sees it."""
+
+    price: Price
+    limits: Limits
+    score_kind: ScoreKind
+    input_size: int
+    labels: int  # known before the probe; 0: unknown
+
+    @property
+    def chunk(self) -> int:
+        """Images that go out in about CHUNK_SECONDS at the account's rate."""
+        rate = self.limits.requests_per_second * self.limits.max_batch
+        return int(min(LARGEST_CHUNK, max(1, rate * CHUNK_SECONDS)))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Made once per worker by the wiring."""
+
+    jobs: Jobs
+    ledger: Ledger
+    endpoints: Endpoints
+    dataset_folder: Callable[[str], Path]
+    source: Callable[[str], Source]
+    gateway: Callable[[str, str, int], AbstractAsyncContextManager[Gateway]]  # job id, connection id, fence
+    stopping: Callable[[], bool]
+    segment_seconds: float = 60.0
+
+
+@dataclass
+class Run:
+    """One segment of one job."""
+
+    bench: Bench
+    job_id: str
+    fence: int
+    spec: JobSpec
+    method: Method
+    plan: Plan
+    source: Source
+    data: Dataset
+    size: int  # side of the source image, pixels
+    gateway: Gateway
+    meter: Meter
+    best: float  # validation accuracy of the best program so far; -1 before the first
+    started: float = field(default_factory=time.monotonic)
+
+    def check(self, phase: str) -> None:
+        """Raises Interrupted when the user or the process wants a stop, TimeoutError when learning is past
+        the deadline (the final test still runs)."""
+        if self.bench.stopping() or self.bench.jobs.wanted(self.job_id) != "run":
+            raise Interrupted
+        deadline = self.spec.limits.deadline
+        if deadline is not None and phase not in PHASES_PAST_DEADLINE and time.time() >= deadline.timestamp():
+            raise TimeoutError
+
+    def segment_over(self) -> bool:
+        return time.monotonic() - self.started > self.bench.segment_seconds
+
+    def report(self, phase: str) -> None:
+        """Write the progress of this moment."""
+        cost = self.bench.ledger.cost(self.job_id)
+        progress = self.meter.progress(phase, cost.queries_spent, time.time())
+        self.bench.jobs.progress(self.job_id, self.fence, progress)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Scores (V, n, K) under `labels` (K,); NaN = censored, a row of NaN = no answer."""
+
+    labels: tuple[str, ...]
+    scores: Scores
+
+    def under(self, labels: tuple[str, ...]) -> Scores:
+        """The same scores in the column order of `labels`; a label never answered is NaN."""
+        column = {label: i for i, label in enumerate(self.labels)}
+        empty = np.full((*self.scores.shape[:2], 1), np.nan)
+        wide = np.concatenate([self.scores, empty], axis=2)
+        return wide[:, :, [column.get(label, -1) for label in labels]]
+
+
+async def ask(
+    run: Run, views: tuple[View, ...], images: Images, phase: str, *, keep: int = 0, cached: bool = False
+) -> Answered:
+    """Every view of every image, scored, in chunks.
+
+    `keep` queries of the budget stay untouched (the final test's); `cached` takes what is paid already and
+    sends nothing. Raises BudgetExhausted, Interrupted, TimeoutError and what the gateway raises.
+    """
+    rows = max(1, run.source.chunk // len(views))
+    parts: list[Answers] = []
+    under_way: deque[asyncio.Task[Answers]] = deque()
+    keep_micros = keep * run.source.price.micros
+    try:
+        for start in range(0, len(images), rows):
+            if not cached:
+                await asyncio.to_thread(run.check, phase)
+            pixels = await asyncio.to_thread(render_many, views, images[start : start + rows])
+            asking = run.gateway.ask(pixels, keep_micros=keep_micros, keep_queries=keep, cache_only=cached)
+            under_way.append(asyncio.create_task(asking))
+            if len(under_way) == IN_FLIGHT:
+                parts.append(await under_way.popleft())
+                await asyncio.to_thread(run.report, phase)
+        while under_way:
+            parts.append(await under_way.popleft())
+    finally:
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+    await asyncio.to_thread(run.report, phase)
+    return _join(parts, len(views))
+
+
+def _join(parts: list[Answers], views: int) -> Answered:
+    """Chunks side by side. Label tuples only ever grow at the end, so padding aligns them."""
+    labels = max((part.labels for part in parts), key=len, default=())
+    blocks = [
+        np.pad(part.scores, ((0, 0), (0, len(labels) - part.scores.shape[1])), constant_values=np.nan)
+        for part in parts
+    ]
+    return Answered(labels, np.concatenate([b.reshape(views, -1, len(labels)) for b in blocks], axis=1))

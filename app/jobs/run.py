@@ -1,0 +1,199 @@
+"""THE main flow: from a stored job to a tested, published program.
+
+`run_segment` is called again and again by the runner until it answers False. Whatever dies between two
+calls costs nothing: the method's state is a checkpoint, every paid answer is in the cache, and the step
+that was under way is asked again from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+
+from app.contracts import Ask, MethodState, Scores, Split
+from app.errors import BadRequest, BudgetExhausted, ConfigError, ReprogError, Unavailable, Unusable
+from app.gateway.query import Gateway
+from app.jobs import report
+from app.jobs.bench import Answered, Bench, Interrupted, Run, ask
+from app.jobs.dataset import load as load_dataset
+from app.jobs.progress import Meter, finished
+from app.jobs.quote import plan
+from app.jobs.spec import JobSpec
+from app.methods import Problem
+from app.methods import state as method_state
+from app.reprogramming import program as programs
+from app.reprogramming.mapping import score_floor
+from app.reprogramming.program import Program
+from app.reprogramming.transform import View
+from app.storage.jobs import JobRecord
+
+LEARNING_SPLITS: tuple[Split, ...] = ("train", "val")
+
+
+async def run_segment(job_id: str, bench: Bench) -> bool:
+    """Work on a job for about `bench.segment_seconds`. Returns True when more is to do."""
+    job = await asyncio.to_thread(bench.jobs.begin, job_id)
+    if job is None:  # paused, cancelled or over
+        return False
+    try:
+        await asyncio.to_thread(bench.ledger.recover, job_id, job.fence)
+        async with bench.gateway(job_id, job.connection_id, job.fence) as gateway:
+            return await _work(await asyncio.to_thread(_open, job, bench, gateway))
+    except Interrupted:
+        await asyncio.to_thread(bench.jobs.stand_down, job_id, job.fence)
+    except (ConfigError, Unavailable, Unusable) as error:
+        await asyncio.to_thread(bench.jobs.pause_for, job_id, job.fence, error)
+    except ReprogError as error:
+        await asyncio.to_thread(bench.jobs.fail, job_id, job.fence, error)
+    return False
+
+
+async def _work(run: Run) -> bool:
+    """Probe, learn, judge: the whole job in the order it happens."""
+    reason: str | None = None
+    problem = await _probe(run)
+    state = _resume(run) or run.method.start(problem)
+    try:
+        while (wish := run.method.ask(problem, state)) is not None:
+            if run.segment_over():
+                return True
+            scores = await _scores(run, problem, wish)
+            state = await asyncio.to_thread(run.method.tell, problem, state, scores)
+            await asyncio.to_thread(_checkpoint, run, problem, state)
+    except BudgetExhausted as stop:
+        reason = stop.reason
+    except TimeoutError:
+        reason = "deadline"
+    program = await asyncio.to_thread(run.method.program, problem, state)
+    await _judge(run, problem, program, reason)
+    return False
+
+
+def _open(job: JobRecord, bench: Bench, gateway: Gateway) -> Run:
+    spec = JobSpec.model_validate(job.spec)
+    source = bench.source(job.connection_id)
+    method = spec.method.build()
+    size = method.size or source.input_size
+    data = load_dataset(bench.dataset_folder(job.dataset_id), max_side=size)
+    counts = {split: len(labels) for split, labels in data.labels.items()}
+    shares = plan(spec, counts, len(data.classes), source.labels, source.price)
+    best = float((job.metrics.get("best") or {}).get("val_accuracy", -1.0))
+    return Run(
+        bench, job.id, job.fence, spec, method, shares, source, data, size, gateway,
+        Meter(shares.planned), best,
+    )  # fmt: skip
+
+
+async def _probe(run: Run) -> Problem:
+    """The first pass: the plain program on every training and validation image.
+
+    It fixes the source labels, pays for the baselines and tells the method where it stands. Images the
+    provider will not score are left out.
+    """
+    plain = (View(size=run.size),)
+    answers: dict[Split, Answered] = {}
+    for split in LEARNING_SPLITS:
+        images = run.data.images[split]
+        try:
+            answers[split] = await ask(run, plain, images, "probe", keep=run.plan.test)
+        except BudgetExhausted:  # retries ate it: go on with what is paid
+            answers[split] = await ask(run, plain, images, "probe", cached=True)
+    labels = tuple(sorted({label for answer in answers.values() for label in _answered(answer)}))
+    scores = {split: answer.under(labels)[0] for split, answer in answers.items()}
+    kept = {split: ~np.isnan(rows).all(axis=1) for split, rows in scores.items()}
+    _refuse_useless(run, labels, scores["train"][kept["train"]], run.data.labels["train"][kept["train"]])
+    return Problem(
+        images={split: run.data.images[split][kept[split]] for split in LEARNING_SPLITS},
+        labels={split: run.data.labels[split][kept[split]] for split in LEARNING_SPLITS},
+        target_labels=run.data.classes,
+        source_labels=labels,
+        score_kind=run.source.score_kind,
+        floor=score_floor(np.concatenate([scores[s][kept[s]] for s in LEARNING_SPLITS]), run.source.score_kind),
+        size=run.size,
+        seed=run.spec.seed,
+        queries=run.plan.learning,
+        queries_per_prediction=run.plan.views,
+        probe={split: scores[split][kept[split]] for split in LEARNING_SPLITS},
+        groups={s: run.data.groups[s][kept[s]] for s in LEARNING_SPLITS} if run.data.groups else None,
+    )
+
+
+def _answered(answer: Answered) -> list[str]:
+    seen = ~np.isnan(answer.scores).all(axis=(0, 1))
+    return [label for label, any_score in zip(answer.labels, seen, strict=True) if any_score]
+
+
+def _refuse_useless(run: Run, labels: tuple[str, ...], scores: Scores, classes: Any) -> None:
+    """Raises BadRequest when these answers can teach nothing; the probe is the most that was spent."""
+    if len(np.unique(classes)) < len(run.data.classes):
+        raise BadRequest(
+            "The provider scored no training image of at least one class.",
+            code="classes_unanswered",
+            hint="See the job's queries for the provider's reason, then clone the job.",
+        )
+    if len(labels) == 0 or np.all(np.nanmax(scores, axis=0) == np.nanmin(scores, axis=0)):
+        raise BadRequest(
+            f"The source model gave the same scores to all {len(scores)} training images.",
+            code="constant_scores",
+            hint="Try another model, or check that the images are what you meant to send.",
+        )
+
+
+async def _scores(run: Run, problem: Problem, wish: Ask) -> Scores:
+    """(V, n, K) scores for what the method wants to know."""
+    images = problem.images[wish.split][wish.rows]
+    answered = await ask(run, wish.views, images, wish.purpose, keep=run.plan.test)
+    return answered.under(problem.source_labels)
+
+
+def _resume(run: Run) -> MethodState | None:
+    blob = run.bench.jobs.state(run.job_id)
+    return None if blob is None else method_state.from_bytes(blob)
+
+
+def _checkpoint(run: Run, problem: Problem, state: MethodState) -> None:
+    """The state, the point of the curve and the event in one transaction; then the program, if it is best."""
+    cost = run.bench.ledger.cost(run.job_id)
+    run.bench.jobs.save_state(
+        run.job_id, run.fence, state.step, method_state.to_bytes(state),
+        metrics=dict(state.metrics), queries=cost.queries_spent, spent_micros=cost.spent, phase=state.phase,
+    )  # fmt: skip
+    accuracy = state.metrics.get("val_accuracy", -1.0)
+    if accuracy > run.best:
+        run.best = accuracy
+        _save_program(run, state.step, run.method.program(problem, state), dict(state.metrics))
+
+
+def _save_program(run: Run, step: int, program: Program, metrics: dict[str, float]) -> str:
+    return run.bench.jobs.save_program(
+        run.job_id, run.fence, step, programs.to_bytes(program), metrics=metrics,
+        validation_images=len(run.data.labels["val"]), queries=run.bench.ledger.cost(run.job_id).queries_spent,
+    )  # fmt: skip
+
+
+async def _judge(run: Run, problem: Problem, program: Program, reason: str | None) -> None:
+    """The one look at the test split, then the report, the best program and its endpoint."""
+    images, labels = run.data.images["test"], run.data.labels["test"]
+    views = (View(size=run.size), *program.views)
+    try:
+        answered = await ask(run, views, images, "test")
+    except BudgetExhausted:  # retries ate into the reserve: judge on what is paid, and say so
+        answered = await ask(run, views, images, "test", cached=True)
+    scores = answered.under(problem.source_labels)
+    metrics = await asyncio.to_thread(report.judge, problem, program, images, labels, scores)
+    await asyncio.to_thread(_finish, run, program, metrics, reason)
+
+
+def _finish(run: Run, program: Program, metrics: dict[str, Any], reason: str | None) -> None:
+    cost, now = run.bench.ledger.cost(run.job_id), time.time()
+    final = _save_program(run, report.FINAL_STEP, program, report.flat(metrics))
+    publish = run.spec.publish.name if run.spec.publish else None
+    if publish is not None:
+        run.bench.endpoints.publish(publish, run.job_id, final)
+    run.bench.jobs.succeed(
+        run.job_id, run.fence, checkpoint_id=final, metrics=metrics, reason=reason, endpoint=publish,
+        progress=finished(cost.queries_spent, run.plan.planned, now),
+    )  # fmt: skip
