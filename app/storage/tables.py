@@ -235,3 +235,12 @@ idempotency = Table(
     Column("body", LargeBinary),
     Column("created_at", Float, nullable=False),
 )
+
+executors = Table(  # the processes that run jobs, with their heartbeats (database clock)
+    "executors",
+    metadata,
+    Column("id", String(120), primary_key=True),
+    Column("host", String(255), nullable=False),
+    Column("started_at", Float, nullable=False),  # tells a process from an earlier one of the same id
+    Column("beat_at", Float, nullable=False),
+)
