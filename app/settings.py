@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     worker: bool = Field(True, description="`reprog serve` also runs jobs.")
     executor_id: str = Field("", description="Unique, stable name of this process; empty: host and slot.")
     max_upload_bytes: int = Field(512 * 2**20, description="Largest data set upload, in bytes.")
+    fault: str = Field("", description="Tests only: a named crash point, `name` or `name:n`.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     def database(self) -> str:
@@ -53,3 +54,12 @@ class Settings(BaseSettings):
 def environment(name: str) -> str | None:
     """An environment variable named by a `secret_ref: "env:NAME"`."""
     return os.environ.get(name)
+
+
+class ClientSettings(BaseSettings):
+    """Where the command line finds the service."""
+
+    model_config = SettingsConfigDict(env_prefix="REPROG_", extra="ignore")
+
+    url: str = Field("http://127.0.0.1:8000", description="Address of the service for the command line.")
+    api_key: SecretStr | None = Field(None, description="Bearer key of the command line.")

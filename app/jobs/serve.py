@@ -1,0 +1,136 @@
+"""Serving: the same `program.predict` and the same gateway as learning, behind an endpoint's name."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.contracts import Images, Price, Scores, TargetScores
+from app.errors import BadRequest, ConfigError, ProviderError, ReprogError, Throttled, Unavailable, Unusable
+from app.gateway.query import Gateway
+from app.reprogramming import picture
+from app.reprogramming import program as programs
+from app.reprogramming.program import Program
+from app.storage.endpoints import Endpoints, LiveVersion
+from app.storage.jobs import Jobs
+
+PROGRAMS_KEPT = 64
+DOWN_RETRY_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Target scores of a request's images, and what they cost."""
+
+    labels: tuple[str, ...]
+    scores: TargetScores
+    queries: int
+    cost_micros: int
+    currency: str
+    seconds: dict[str, float]  # decode | remote
+
+
+class Predictor:
+    """Answers for every endpoint of one process. Gateways and programs are kept between requests."""
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        jobs: Jobs,
+        gateway: Callable[[str, str], AbstractAsyncContextManager[Gateway]],  # scope, connection id
+        price: Callable[[str], Price],
+    ) -> None:
+        self._endpoints, self._jobs, self._open, self._price = endpoints, jobs, gateway, price
+        self._programs: OrderedDict[str, Program] = OrderedDict()
+        self._gateways: dict[tuple[str, str], Gateway] = {}
+        self._stack = AsyncExitStack()
+        self._lock = asyncio.Lock()
+
+    async def predict(self, name: str, files: list[bytes]) -> Prediction:
+        """Raises NotFound, BadRequest (unreadable image), BudgetExhausted (endpoint cap), Unusable (provider
+        down or refusing)."""
+        live = await asyncio.to_thread(self._endpoints.live, name)
+        program = await self._program(live)
+        started = time.perf_counter()
+        images = await asyncio.to_thread(_decode, files, program.canonical)
+        decoded = time.perf_counter()
+        gateway = await self._gateway(live)
+        asked = _Counted(gateway, program.source_labels)
+        try:
+            scores = await programs.predict(program, images, asked.query)
+        except ConfigError as error:
+            raise _unusable(error, 60.0) from error
+        except (Unavailable, Throttled) as error:
+            raise _unusable(error, error.retry_after or DOWN_RETRY_SECONDS) from error
+        price = await asyncio.to_thread(self._price, live.connection_id)
+        took = {"decode": decoded - started, "remote": time.perf_counter() - decoded}
+        return Prediction(
+            program.target_labels, scores, asked.sent, asked.sent * price.micros, price.currency, took
+        )
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+    async def _program(self, live: LiveVersion) -> Program:
+        key = live.checkpoint_id
+        if key not in self._programs:
+            blob = await asyncio.to_thread(self._jobs.program, key)
+            self._programs[key] = await asyncio.to_thread(programs.from_bytes, blob)
+            if len(self._programs) > PROGRAMS_KEPT:
+                self._programs.popitem(last=False)
+        self._programs.move_to_end(key)
+        return self._programs[key]
+
+    async def _gateway(self, live: LiveVersion) -> Gateway:
+        key = (live.endpoint_id, live.connection_id)
+        async with self._lock:
+            if key not in self._gateways:
+                self._gateways[key] = await self._stack.enter_async_context(self._open(*key))
+            return self._gateways[key]
+
+
+class _Counted:
+    """A Query that remembers how many images went over the wire, and refuses to guess for a missing answer."""
+
+    def __init__(self, gateway: Gateway, labels: tuple[str, ...]) -> None:
+        self._gateway, self._labels, self.sent = gateway, labels, 0
+
+    async def query(self, images: Images) -> Scores:
+        answers = await self._gateway.ask(images)
+        self.sent += answers.sent
+        if answers.rejected:
+            error: ProviderError = next(iter(answers.rejected.values()))
+            raise BadRequest(
+                f"The provider refused the image: {error.detail}", code="image_rejected", hint=error.hint
+            )
+        column = {label: i for i, label in enumerate(answers.labels)}
+        wide = np.concatenate([answers.scores, np.full((len(answers.scores), 1), np.nan)], axis=1)
+        return wide[:, [column.get(label, -1) for label in self._labels]]
+
+
+def _decode(files: list[bytes], canonical: tuple[int, int]) -> Images:
+    """Raises BadRequest naming the image that cannot be read."""
+    images: list[Images] = []
+    for n, data in enumerate(files):
+        try:
+            images.append(picture.fit(picture.decode(data), *canonical))
+        except ReprogError as error:
+            if len(files) > 1:
+                error.param = f"inputs[{n}]"
+            raise
+    return np.stack(images)
+
+
+def _unusable(error: ProviderError, retry_after: float) -> Unusable:
+    return Unusable(
+        f"The source model cannot answer now: {error.detail}",
+        retry_after=retry_after,
+        code=error.code,
+        hint=error.hint or "Try again after the time in Retry-After.",
+    )
