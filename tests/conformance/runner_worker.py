@@ -1,6 +1,6 @@
 """A worker process for the runner suite: jobs that count their segments in a fenced row.
 
-    python runner_worker.py ENGINE_URL DATABASE_URL EXECUTOR_ID SEGMENTS CONCURRENCY SECONDS
+python runner_worker.py ENGINE_URL DATABASE_URL EXECUTOR_ID SEGMENTS CONCURRENCY SECONDS
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ segments = sa.Table(
     Column("ended", Float),  # null: not ended, or ended without a right to write
 )
 
-SILENT, BEAT, REAP = 2.0, 0.4, 0.4
+SILENT, BEAT, REAP = 1.5, 0.3, 0.3
 
 
 def connect(url: str) -> sa.Engine:
