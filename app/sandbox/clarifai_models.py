@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
-from app.sandbox.classifiers import Name, Size, load
+from app.sandbox.classifiers import Name, Size, labels_of
 from app.sandbox.desk import Model
 
 PRICE_MICROS = 1200
@@ -67,8 +67,8 @@ class Remote:
         return first, _digest(f"{name}:{size}:1")
 
     def concepts(self) -> list[tuple[str, str]]:
-        """(id, name) of every concept, in the order of the classifier's labels. Loads the classifier."""
-        labels = load(self.entry.classifier, self.model.size).labels
+        """(id, name) of every concept, in the order of the classifier's labels."""
+        labels = labels_of(self.entry.classifier)
         return [(_KNOWN_CONCEPTS.get(label) or _concept_id(label), label) for label in labels]
 
 

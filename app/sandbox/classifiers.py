@@ -107,7 +107,7 @@ class Classifier:
     def __init__(self, name: Name, side: int, recipe: Recipe, session: Session) -> None:
         self.name: Name = name
         self.side = side
-        self.labels = recipe.labels()
+        self.labels = labels_of(name)
         self._recipe = recipe
         self._session = session
 
@@ -140,10 +140,16 @@ def require_packages() -> None:
         )
 
 
+@cache
+def labels_of(name: Name) -> tuple[str, ...]:
+    """The labels of the classifier `name`, in the order of its scores, without loading it."""
+    return _RECIPES[name].labels()
+
+
 def load(name: Name, size: Size = 224) -> Classifier:
     """The classifier `name` for `size` x `size` images, loaded once; traffic signs are 32 x 32 either way.
 
-    128 means the int8 form, about six times faster. Raises SandboxUnavailableError where packages are missing.
+    128 means the int8 form, about six times faster. Raises SandboxUnavailableError if packages are missing.
     """
     with _loading:
         return _load(name, size)
@@ -161,8 +167,6 @@ def _session(path: Path) -> Session:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # Exact int8 sums on processors without VNNI too, where the faster kernels would saturate.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     return cast(Session, runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
 
 

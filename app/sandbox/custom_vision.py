@@ -4,13 +4,13 @@ import re
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.sandbox.classifiers import Name, Size, load
+from app.sandbox.classifiers import Name, Size, labels_of
 from app.sandbox.desk import Call, Desk, Model, RefusedError, Visit
 from app.sandbox.images import Fault, Limits
 from app.sandbox.multipart import part
@@ -48,16 +48,9 @@ PROBLEMS: dict[Fault, Problem] = {
 class Target:
     """What a path asks for."""
 
-    api: str
     project: uuid.UUID
     model: Model
     url: bool
-
-    @cached_property
-    def tags(self) -> list[tuple[str, str]]:
-        """(tagId, tagName) of all tags, in the order of the classifier's labels. Loads the classifier."""
-        labels = load(self.model.classifier, self.model.size).labels
-        return [(str(uuid.uuid5(self.project, label)), label) for label in labels]
 
     def iteration(self, generation: int) -> str:
         return str(uuid.uuid5(self.project, f"iteration {self.model.size} {generation}"))
@@ -69,7 +62,6 @@ class CustomVision:
     def __init__(self, desk: Desk, size: Size) -> None:
         self._desk = desk
         self._size: Size = size
-        self._targets: dict[tuple[str, uuid.UUID, str, bool], Target] = {}
 
     def routes(self) -> list[Route]:
         """One route: the service takes its paths in any case, which a route template cannot."""
@@ -116,12 +108,8 @@ class CustomVision:
             return _problem(
                 400, ("BadRequestInvalidPublishName", "No iteration is published under that name.")
             )
-        url = found["kind"].lower() == "url"
-        wanted = (found["api"], project, name, url)
-        if wanted not in self._targets:
-            model = Model(name, f"custom_vision/{name}", classifier, sizes[name], PRICE_MICROS)
-            self._targets[wanted] = Target(found["api"], project, model, url)
-        return self._targets[wanted]
+        model = Model(name, f"custom_vision/{name}", classifier, sizes[name], PRICE_MICROS)
+        return Target(project, model, found["kind"].lower() == "url")
 
     async def _classify(self, visit: Visit, target: Target, content_type: str) -> Response:
         """One image in, all tags out, best first."""
@@ -174,8 +162,14 @@ class CustomVision:
         return json_reply({"error": {"code": "429", "message": message}}, 429, retry_headers(style))
 
 
+@cache
+def _tags(project: uuid.UUID, classifier: Name) -> list[tuple[str, str]]:
+    """(tagId, tagName) of all tags, in the order of the classifier's labels."""
+    return [(str(uuid.uuid5(project, label)), label) for label in labels_of(classifier)]
+
+
 def _answer(outcome: Scored, target: Target, generation: int, visit: Visit) -> dict[str, object]:
-    values, tags = outcome.values.tolist(), target.tags
+    values, tags = outcome.values.tolist(), _tags(target.project, target.model.classifier)
     predictions = [
         {
             "probability": values[label],

@@ -18,9 +18,7 @@ from app.sandbox.rates import RateWindow
 from app.sandbox.replies import ResetReply, TruncatedReply, wrong_json
 from app.sandbox.scoring import Outcome, Scored, score
 
-Reason = Literal[
-    "no_key", "wrong_key", "throttled", "quota", "too_large", "server_error", "no_model", "bad_request"
-]
+Reason = Literal["no_key", "wrong_key", "throttled", "quota", "too_large", "server_error", "no_model"]
 DEFAULT_KEY_PREFIX = "sandbox-"
 
 
