@@ -8,7 +8,7 @@ provider's bill does, and NORMAL may lose the last commits. Writers take the wri
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def _sqlite_begin(connection: Connection) -> None:
 
 
 @contextmanager
-def write(engine: Engine) -> Iterator[Connection]:
+def write(engine: Engine) -> Generator[Connection, None, None]:
     """One write transaction. Raises Unusable when the database is full, read-only, locked or away."""
     try:
         with engine.begin() as connection:
@@ -66,7 +66,7 @@ def write(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def read(engine: Engine) -> Iterator[Connection]:
+def read(engine: Engine) -> Generator[Connection, None, None]:
     """One consistent snapshot to read from; on SQLite it waits for no writer. Raises Unusable."""
     try:
         with engine.connect().execution_options(**_READ) as connection:

@@ -1,0 +1,48 @@
+"""Paid answers by key: what was bought once is never bought again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Engine, Insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.storage import tables
+from app.storage.database import read
+
+_CHUNK = 500  # keys per SELECT: well under SQLite's limit of bound parameters
+
+Row = NDArray[np.float32]  # (K,) in the connection's label order; NaN = censored
+
+
+class Answers:
+    """The answer store. Rows are written by `Ledger.settle`, in the transaction that pays for them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def get(self, keys: Sequence[bytes]) -> Mapping[bytes, Row]:
+        """The rows of those of `keys` (20 bytes each) that are known. Raises Unusable."""
+        found: dict[bytes, Row] = {}
+        table = tables.answers.c
+        with read(self._engine) as connection:
+            for start in range(0, len(keys), _CHUNK):
+                wanted = select(table.key, table.scores).where(table.key.in_(keys[start : start + _CHUNK]))
+                for key, scores in connection.execute(wanted):
+                    found[key] = np.frombuffer(scores, dtype="<f4")
+        return found
+
+
+def insert(connection: Connection, rows: Iterable[tuple[bytes, Row]]) -> None:
+    """Store answers; a key that is already there keeps its first answer."""
+    values = [{"key": key, "scores": np.asarray(row, dtype="<f4").tobytes()} for key, row in rows]
+    if values:
+        connection.execute(insert_ignore(connection, tables.answers), values)
+
+
+def insert_ignore(connection: Connection, table: tables.Table) -> Insert:
+    """INSERT ... ON CONFLICT DO NOTHING in the dialect of the connection."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    return dialect.insert(table).on_conflict_do_nothing()

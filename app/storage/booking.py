@@ -1,0 +1,245 @@
+"""Book-keeping inside one transaction: a group of reservations and settlements against locked budget rows.
+
+Every row a group touches is locked first, attempts before budgets and each in one order, so that groups of
+several processes cannot deadlock; what is read is then true until the commit, and the caps are checked on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
+
+from app.errors import BudgetExhausted, NotFound, ReprogError
+from app.storage import answers as stored
+from app.storage import tables
+from app.storage.database import now
+
+COUNTERS = (
+    "spent", "reserved", "queries_spent", "queries_reserved",
+    "unknown_queries", "cached_queries", "retried_queries",
+)  # fmt: skip
+_budgets, _attempts = tables.budgets, tables.attempts
+_ADD = (
+    update(_budgets)
+    .where(_budgets.c.scope == bindparam("row"))
+    .values({name: _budgets.c[name] + bindparam(f"add_{name}") for name in COUNTERS})
+)
+_CLOSE = (
+    update(_attempts)
+    .where(_attempts.c.id == bindparam("row"))
+    .values(
+        {
+            name: bindparam(f"new_{name}")
+            for name in ("outcome", "billed", "http_status", "request_id", "code", "done_at")
+        }
+    )
+)
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """The intent to ask for `images`; see `Ledger.reserve`."""
+
+    scope: str
+    connection_id: str
+    fence: int
+    images: int
+    price_micros: int
+    purpose: str
+    keep_micros: int
+    keep_queries: int
+    retried: int
+
+
+@dataclass(frozen=True)
+class Settle:
+    """What became of an attempt; see `Ledger.settle`."""
+
+    attempt_id: int
+    answers: Sequence[tuple[bytes, NDArray[np.float32]]]
+    billed: int
+    unknown: int
+    outcome: str
+    http_status: int | None
+    request_id: str | None
+    code: str | None
+
+
+def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[int | ReprogError]:
+    """Do a group in its order. One result per operation: the new attempt's id or the refusal of a
+    reservation; 1 for a settlement that closed its attempt, 0 for one that came late."""
+    reserves = [op for op in group if isinstance(op, Reserve)]
+    settles = [op for op in group if isinstance(op, Settle)]
+    attempts = _lock_attempts(connection, [op.attempt_id for op in settles])
+    accounts = {op.connection_id for op in reserves}
+    scopes = accounts | {op.scope for op in reserves}
+    scopes |= {row[column] for row in attempts.values() for column in ("scope", "connection_id")}
+    budgets = _lock_budgets(connection, scopes)
+    if missing := sorted(accounts - budgets.keys()):  # a connection without a cap of its own
+        open_scopes(connection, missing, None, None)
+        budgets = _lock_budgets(connection, scopes)
+    before = {scope: dict(row) for scope, row in budgets.items()}
+    clock = now(connection)
+    results: list[int | ReprogError] = []
+    lines: dict[int, dict[str, Any]] = {}  # new attempts by their place in the group
+    closed: list[dict[str, Any]] = []
+    for op in group:
+        if isinstance(op, Settle):
+            row = attempts.pop(op.attempt_id, None)
+            if row is not None:
+                closed.append(_settle(budgets, row, op, clock))
+            results.append(int(row is not None))
+        elif (refusal := _refusal(budgets, op)) is not None:
+            results.append(refusal)
+        else:
+            lines[len(results)] = _reserve(budgets, op, clock)
+            results.append(0)
+    add(connection, _changes(before, budgets))
+    if closed:
+        connection.execute(_CLOSE, closed)
+    stored.insert(connection, [pair for op in settles for pair in op.answers])
+    for place, attempt_id in zip(lines, _insert(connection, list(lines.values())), strict=True):
+        results[place] = attempt_id
+    return results
+
+
+def _lock_attempts(connection: Connection, ids: list[int]) -> dict[int, RowMapping]:
+    """Those of `ids` that are open."""
+    if not ids:
+        return {}
+    c = _attempts.c
+    rows = connection.execute(
+        select(c.id, c.scope, c.connection_id, c.images, c.price_micros)
+        .where(c.id.in_(ids), c.outcome == "open")
+        .order_by(c.id)
+        .with_for_update()
+    )
+    return {row["id"]: row for row in rows.mappings()}
+
+
+def _lock_budgets(connection: Connection, scopes: Iterable[str]) -> dict[str, dict[str, Any]]:
+    c = _budgets.c
+    rows = connection.execute(
+        select(_budgets).where(c.scope.in_(sorted(scopes))).order_by(c.scope).with_for_update()
+    )
+    return {row["scope"]: dict(row) for row in rows.mappings()}
+
+
+def _refusal(budgets: Mapping[str, dict[str, Any]], op: Reserve) -> ReprogError | None:
+    """Why `op` may not be sent, or None."""
+    for scope in dict.fromkeys((op.scope, op.connection_id)):
+        row = budgets.get(scope)
+        if row is None:
+            return NotFound(f"Nothing called {scope} has a budget.")
+        own = scope == op.scope
+        money, queries = op.images * op.price_micros, op.images
+        left = _left(row["cap"], row["spent"] + row["reserved"], op.keep_micros if own else 0)
+        if left is not None and money > left:
+            return BudgetExhausted(
+                f"{max(left, 0) / 1e6:.6f} is left of the budget; the next request costs {money / 1e6:.6f}.",
+                reason="budget_exhausted",
+                scope=scope,
+                hint="Raise the budget." if own else "Raise the spend cap of the connection.",
+            )
+        left = _left(
+            row["queries_cap"], row["queries_spent"] + row["queries_reserved"], op.keep_queries if own else 0
+        )
+        if left is not None and queries > left:
+            return BudgetExhausted(
+                f"{max(left, 0)} queries are left and the next request needs {queries}.",
+                reason="max_queries",
+                scope=scope,
+                hint="Raise the query limit.",
+            )
+    return None
+
+
+def _left(cap: int | None, taken: int, keep: int) -> int | None:
+    return None if cap is None else cap - taken - keep
+
+
+def _reserve(budgets: Mapping[str, dict[str, Any]], op: Reserve, clock: float) -> dict[str, Any]:
+    """Book the reservation in `budgets`; returns the attempt's new row."""
+    for scope in {op.scope, op.connection_id}:
+        row = budgets[scope]
+        row["reserved"] += op.images * op.price_micros
+        row["queries_reserved"] += op.images
+        row["retried_queries"] += op.retried
+    return {
+        "scope": op.scope,
+        "connection_id": op.connection_id,
+        "fence": op.fence,
+        "images": op.images,
+        "price_micros": op.price_micros,
+        "purpose": op.purpose,
+        "outcome": "open",
+        "billed": 0,
+        "sent_at": clock,
+    }
+
+
+def _settle(
+    budgets: Mapping[str, dict[str, Any]], attempt: RowMapping, op: Settle, clock: float
+) -> dict[str, Any]:
+    """Book the settlement in `budgets`; returns the attempt's new values."""
+    images, price = attempt["images"], attempt["price_micros"]
+    spent = min(op.billed + op.unknown, images)  # no settlement may spend more than was reserved
+    for scope in {attempt["scope"], attempt["connection_id"]}:
+        row = budgets[scope]
+        row["reserved"] -= images * price
+        row["queries_reserved"] -= images
+        row["spent"] += spent * price
+        row["queries_spent"] += spent
+        row["unknown_queries"] += min(op.unknown, images)
+    return {
+        "row": attempt["id"],
+        "new_outcome": op.outcome,
+        "new_billed": spent,
+        "new_http_status": op.http_status,
+        "new_request_id": op.request_id and op.request_id[:120],
+        "new_code": op.code and op.code[:60],
+        "new_done_at": clock,
+    }
+
+
+def _changes(
+    before: Mapping[str, dict[str, Any]], after: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, int]]:
+    changes: dict[str, dict[str, int]] = {}
+    for scope, row in after.items():
+        change = {name: row[name] - before[scope][name] for name in COUNTERS}
+        if any(change.values()):
+            changes[scope] = change
+    return changes
+
+
+def add(connection: Connection, changes: Mapping[str, Mapping[str, int]]) -> None:
+    values = [
+        {"row": scope, **{f"add_{name}": change.get(name, 0) for name in COUNTERS}}
+        for scope, change in sorted(changes.items())
+    ]
+    if values:
+        connection.execute(_ADD, values)
+
+
+def _insert(connection: Connection, lines: list[dict[str, Any]]) -> list[int]:
+    if not lines:
+        return []
+    statement = insert(_attempts).returning(_attempts.c.id, sort_by_parameter_order=True)
+    return list(connection.execute(statement, lines).scalars())
+
+
+def open_scopes(
+    connection: Connection, scopes: Sequence[str], cap: int | None, queries_cap: int | None
+) -> None:
+    values = [
+        {"scope": scope, "cap": cap, "queries_cap": queries_cap, **dict.fromkeys(COUNTERS, 0)}
+        for scope in scopes
+    ]
+    if values:
+        connection.execute(stored.insert_ignore(connection, _budgets), values)

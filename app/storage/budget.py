@@ -1,0 +1,214 @@
+"""The ledger: every query reserved before it is sent, settled after, and never past a cap.
+
+An *attempt* is one HTTP request. It is charged to two budget rows: its own scope (a job, an endpoint) and its
+connection (the account), whose cap stands above. All money is integer micro-units.
+
+Reservations and settlements that arrive while another commit is under way are taken together into the next
+transaction (group commit): the callers' threads line up, one of them does the work of all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Engine, select, update
+
+from app.contracts import Cost
+from app.errors import Conflict, NotFound, ReprogError
+from app.storage import tables
+from app.storage.booking import Reserve, Settle, add, commit, open_scopes
+from app.storage.database import now, read, write
+
+_GROUP = 50  # operations per transaction at most
+_budgets, _attempts = tables.budgets, tables.attempts
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One line of the ledger. `billed` images count as spent; `outcome` is open | answered | partial |
+    released | unknown."""
+
+    id: int
+    scope: str
+    connection_id: str
+    fence: int
+    images: int
+    price_micros: int
+    purpose: str
+    outcome: str
+    billed: int
+    http_status: int | None
+    request_id: str | None
+    code: str | None
+    sent_at: float
+    done_at: float | None
+
+
+class Ledger:
+    """All spending of one database. Methods block (short transactions); any thread may call them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._waiting: deque[tuple[Reserve | Settle, Future[int]]] = deque()
+        self._writing = Lock()
+
+    # ---------------------------------------------------------------- caps and sums
+
+    def open(self, scope: str, cap: int | None, queries_cap: int | None) -> None:
+        """Let `scope` spend up to `cap` micro-units and `queries_cap` queries (None: no cap). A scope that is
+        open already keeps its caps: see `set_caps`."""
+        with write(self._engine) as connection:
+            open_scopes(connection, [scope], cap, queries_cap)
+
+    def set_caps(self, scope: str, cap: int | None, queries_cap: int | None) -> None:
+        """Raises NotFound, and Conflict when a cap is below what is spent or reserved already."""
+        c = _budgets.c
+        with write(self._engine) as connection:
+            row = (
+                connection.execute(select(_budgets).where(c.scope == scope).with_for_update())
+                .mappings()
+                .first()
+            )
+            if row is None:
+                raise NotFound(f"Nothing called {scope} has a budget.")
+            money, queries = row["spent"] + row["reserved"], row["queries_spent"] + row["queries_reserved"]
+            if cap is not None and cap < money:
+                raise Conflict(
+                    "The budget is below what is spent or on its way.",
+                    code="cap_below_spent",
+                    hint=f"The least that works now is {money / 1e6:.6f}.",
+                )
+            if queries_cap is not None and queries_cap < queries:
+                raise Conflict(
+                    "The query limit is below what is spent or on its way.",
+                    code="cap_below_spent",
+                    hint=f"The least that works now is {queries}.",
+                )
+            connection.execute(
+                update(_budgets).where(c.scope == scope).values(cap=cap, queries_cap=queries_cap)
+            )
+
+    def cost(self, scope: str) -> Cost:
+        """Raises NotFound."""
+        with read(self._engine) as connection:
+            row = connection.execute(select(_budgets).where(_budgets.c.scope == scope)).mappings().first()
+        if row is None:
+            raise NotFound(f"Nothing called {scope} has a budget.")
+        return Cost(**{name: value for name, value in row.items() if name != "scope"})
+
+    def count_cached(self, scope: str, queries: int) -> None:
+        """`queries` answers of `scope` came from the store and cost nothing."""
+        with write(self._engine) as connection:
+            add(connection, {scope: {"cached_queries": queries}})
+
+    # ---------------------------------------------------------------- attempts
+
+    def reserve(
+        self,
+        scope: str,
+        connection_id: str,
+        *,
+        fence: int,
+        images: int,
+        price_micros: int,
+        purpose: str,
+        keep_micros: int = 0,
+        keep_queries: int = 0,
+        retried: int = 0,
+    ) -> int:
+        """Commit the intent to ask for `images`, of which `retried` were asked before; returns its id.
+
+        Both budget rows must hold the price; of the scope's own cap, `keep_micros` and `keep_queries` stay
+        untouched. Raises BudgetExhausted with nothing changed, NotFound for a scope never opened, Unusable.
+        """
+        if images < 1 or price_micros < 0:
+            raise ValueError("an attempt has at least one image and no negative price")
+        return self._together(
+            Reserve(
+                scope, connection_id, fence, images, price_micros, purpose, keep_micros, keep_queries, retried
+            )
+        )
+
+    def settle(
+        self,
+        attempt_id: int,
+        answers: Sequence[tuple[bytes, NDArray[np.float32]]],
+        *,
+        billed: int,
+        unknown: int,
+        outcome: str,
+        http_status: int | None = None,
+        request_id: str | None = None,
+        code: str | None = None,
+    ) -> bool:
+        """Store the answers and close the attempt in one transaction: `billed` images and those whose
+        outcome is `unknown` are spent, the rest is released.
+
+        A second settlement moves no money (answers that come late are stored all the same). Returns whether
+        this one closed the attempt. Raises Unusable.
+        """
+        return bool(
+            self._together(
+                Settle(attempt_id, answers, billed, unknown, outcome, http_status, request_id, code)
+            )
+        )
+
+    def recover(self, scope: str, fence: int) -> int:
+        """Close attempts left open by holders of an older fence: nobody can know their outcome, so they are
+        spent. Returns how many."""
+        c = _attempts.c
+        return self._give_up(c.scope == scope, c.fence < fence)
+
+    def recover_silent(self, seconds: float) -> int:
+        """The same for attempts without a fence (serving) that have been open for longer than `seconds`."""
+        with read(self._engine) as connection:
+            before = now(connection) - seconds
+        return self._give_up(_attempts.c.fence == 0, _attempts.c.sent_at < before)
+
+    def list_attempts(self, scope: str, after: int = 0, limit: int = 100) -> list[Attempt]:
+        """Lines of `scope` with an id above `after`, oldest first."""
+        c = _attempts.c
+        with read(self._engine) as connection:
+            rows = connection.execute(
+                select(_attempts).where(c.scope == scope, c.id > after).order_by(c.id).limit(limit)
+            )
+            return [Attempt(**row) for row in rows.mappings()]
+
+    # ---------------------------------------------------------------- transactions
+
+    def _give_up(self, *which: ColumnElement[bool]) -> int:
+        c = _attempts.c
+        with write(self._engine) as connection:
+            open_ones = connection.execute(select(c.id, c.images).where(c.outcome == "open", *which)).all()
+            lost = [Settle(i, (), 0, images, "unknown", None, None, "abandoned") for i, images in open_ones]
+            return sum(result == 1 for result in commit(connection, lost)) if lost else 0
+
+    def _together(self, operation: Reserve | Settle) -> int:
+        done = Future[int]()
+        self._waiting.append((operation, done))
+        while not done.done():
+            with self._writing:  # whoever gets in first works for everybody who waits
+                group = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
+                if group:
+                    self._write(group)
+        return done.result()
+
+    def _write(self, group: Sequence[tuple[Reserve | Settle, Future[int]]]) -> None:
+        try:
+            with write(self._engine) as connection:
+                results = commit(connection, [operation for operation, _ in group])
+        except Exception as error:
+            for _, done in group:
+                done.set_exception(error)
+            return
+        for (_, done), result in zip(group, results, strict=True):
+            if isinstance(result, ReprogError):
+                done.set_exception(result)
+            else:
+                done.set_result(result)

@@ -1,0 +1,101 @@
+"""One rate per credential, shared by all workers: GCRA in one row, on the database's clock.
+
+The row holds the time before which no further request may leave. Taking n slots moves it by n intervals in
+one UPDATE. A process that uses its slots up in time takes more at once, up to a quarter of a second's worth,
+and hands them out from memory; slots whose time has passed are lost, never saved up: requests cannot bunch.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from threading import Lock
+
+from sqlalchemy import Connection, Engine, bindparam, func, update
+
+from app.storage import tables
+from app.storage.answers import insert_ignore
+from app.storage.database import now, write
+
+_USE = 0.985  # of the limit: room for 15 ms of jitter per second on the way to the provider
+_LEASE_SECONDS = 0.25
+_LATE = 0.010  # seconds a slot stays usable after its time
+
+_rates = tables.rates
+_row = _rates.c.credential == bindparam("row")
+
+
+@dataclass
+class _Lease:
+    """Slots of one credential held by this process, on the monotonic clock."""
+
+    next: float = 0.0
+    interval: float = 0.0
+    left: int = 0
+    size: int = 1  # slots to take next time
+
+    def take(self, clock: float) -> float | None:
+        """Seconds until the next usable slot, or None when there is none."""
+        late = clock - _LATE - self.next
+        if self.left and late > 0:
+            lost = min(self.left, int(late / self.interval) + 1)
+            self.left -= lost
+            self.next += lost * self.interval
+            self.size = 1  # we do not keep up: leave slots to others
+        if not self.left:
+            return None
+        wait = self.next - clock
+        self.left -= 1
+        self.next += self.interval
+        return max(0.0, wait)
+
+
+class Rates:
+    """All rates of one database. Methods block (at most one short transaction); any thread may call them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._leases: dict[str, _Lease] = {}
+        self._lock = Lock()
+
+    def acquire(self, credential: str, requests_per_second: float) -> float:
+        """Take one slot; returns the seconds to wait before sending. Raises Unusable."""
+        interval = 1.0 / (requests_per_second * _USE)
+        with self._lock:
+            lease = self._leases.setdefault(credential, _Lease())
+            wait = lease.take(time.monotonic())
+            if wait is not None:
+                return wait
+            first = self._lease(credential, lease.size, interval)
+            lease.next, lease.interval, lease.left = first + interval, interval, lease.size - 1
+            lease.size = min(2 * lease.size, max(1, int(_LEASE_SECONDS * requests_per_second)))
+            return max(0.0, first - time.monotonic())
+
+    def postpone(self, credential: str, seconds: float) -> None:
+        """No new slot of this credential before now + `seconds`, for any worker. Raises Unusable."""
+        with self._lock:
+            self._leases.pop(credential, None)
+            with write(self._engine) as connection:
+                self._move(connection, credential, seconds, 0.0)
+
+    def _lease(self, credential: str, slots: int, interval: float) -> float:
+        """Take `slots` slots; the time of the first on this process's monotonic clock."""
+        with write(self._engine) as connection:
+            arrival = self._move(connection, credential, 0.0, slots * interval)
+            ahead = arrival - slots * interval - now(connection)
+            return time.monotonic() + max(0.0, ahead)
+
+    def _move(self, connection: Connection, credential: str, wait: float, step: float) -> float:
+        """arrival = max(arrival, now + wait) + step; the new arrival."""
+        if connection.dialect.name == "sqlite":  # the write lock is ours since BEGIN
+            clock = bindparam("now", now(connection))
+            later = func.max(_rates.c.arrival, clock + wait)
+        else:  # re-evaluated after the row lock is ours
+            clock = func.extract("epoch", func.clock_timestamp())
+            later = func.greatest(_rates.c.arrival, clock + wait)
+        statement = update(_rates).where(_row).values(arrival=later + step).returning(_rates.c.arrival)
+        moved = connection.execute(statement, {"row": credential}).scalar()
+        if moved is None:
+            connection.execute(insert_ignore(connection, _rates), {"credential": credential, "arrival": 0.0})
+            moved = connection.execute(statement, {"row": credential}).scalar_one()
+        return float(moved)

@@ -1,0 +1,209 @@
+"""The ledger on both databases: caps, sums, idempotence, many writers."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from app.contracts import Cost
+from app.errors import BudgetExhausted, Conflict, NotFound
+from app.storage.answers import Answers
+from app.storage.budget import Ledger
+from app.storage.database import check_migrations, migrate, open_engine
+
+PRICE = 1_200
+
+
+@pytest.fixture
+def ledger(database_url: str) -> Iterator[Ledger]:
+    migrate(database_url)
+    engine = open_engine(database_url)
+    yield Ledger(engine)
+    engine.dispose()
+
+
+def reserve(ledger: Ledger, scope: str = "job_1", images: int = 1, **keywords: int) -> int:
+    fence = keywords.pop("fence", 1)
+    return ledger.reserve(
+        scope, "conn_1", fence=fence, images=images, price_micros=PRICE, purpose="t", **keywords
+    )
+
+
+def test_models_and_migrations_agree(database_url: str) -> None:
+    assert check_migrations(database_url) == []
+
+
+def test_reserve_settle_moves_money_in_both_scopes(ledger: Ledger) -> None:
+    ledger.open("job_1", 10 * PRICE, 10)
+    attempt = reserve(ledger, images=8, retried=3)
+    assert ledger.cost("job_1") == Cost(0, 8 * PRICE, 10 * PRICE, 0, 8, 10, retried_queries=3)
+    assert ledger.settle(attempt, [], billed=5, unknown=2, outcome="partial", http_status=207, request_id="r")
+    after = Cost(7 * PRICE, 0, 10 * PRICE, 7, 0, 10, unknown_queries=2, retried_queries=3)
+    assert ledger.cost("job_1") == after
+    account = ledger.cost("conn_1")
+    assert (account.spent, account.reserved, account.cap) == (7 * PRICE, 0, None)
+    assert not ledger.settle(attempt, [], billed=8, unknown=0, outcome="answered")
+    assert ledger.cost("job_1") == after
+    [line] = ledger.list_attempts("job_1")
+    assert (line.outcome, line.billed, line.http_status, line.request_id) == ("partial", 7, 207, "r")
+
+
+def test_settle_stores_answers_once(ledger: Ledger) -> None:
+    ledger.open("job_1", None, None)
+    key, row = b"k" * 20, np.array([0.25, np.nan], np.float32)
+    ledger.settle(reserve(ledger), [(key, row)], billed=1, unknown=0, outcome="answered")
+    ledger.settle(reserve(ledger), [(key, row + 1)], billed=1, unknown=0, outcome="answered")
+    stored = Answers(ledger._engine).get([key, b"x" * 20])
+    assert list(stored) == [key]
+    np.testing.assert_array_equal(stored[key], row)
+
+
+def test_money_cap_refuses_and_changes_nothing(ledger: Ledger) -> None:
+    ledger.open("job_1", 3 * PRICE + 1, None)
+    reserve(ledger, images=3)
+    before = ledger.cost("job_1"), ledger.cost("conn_1")
+    with pytest.raises(BudgetExhausted) as refused:
+        reserve(ledger)
+    assert (refused.value.reason, refused.value.scope) == ("budget_exhausted", "job_1")
+    assert (ledger.cost("job_1"), ledger.cost("conn_1")) == before
+
+
+def test_query_cap_and_keep(ledger: Ledger) -> None:
+    ledger.open("job_1", 100 * PRICE, 10)
+    with pytest.raises(BudgetExhausted) as refused:
+        reserve(ledger, images=7, keep_queries=4)
+    assert refused.value.reason == "max_queries"
+    reserve(ledger, images=6, keep_queries=4)
+    with pytest.raises(BudgetExhausted):
+        reserve(ledger, images=1, keep_micros=94 * PRICE)
+    reserve(ledger, images=4)
+
+
+def test_account_cap_stands_above(ledger: Ledger) -> None:
+    ledger.open("conn_1", 2 * PRICE, None)
+    ledger.open("job_1", None, None)
+    ledger.open("job_2", None, None)
+    reserve(ledger, "job_1")
+    reserve(ledger, "job_2")
+    with pytest.raises(BudgetExhausted) as refused:
+        reserve(ledger, "job_1")
+    assert refused.value.scope == "conn_1"
+
+
+def test_a_connection_spends_for_itself_once(ledger: Ledger) -> None:
+    ledger.settle(reserve(ledger, "conn_1"), [], billed=1, unknown=0, outcome="answered")
+    assert ledger.cost("conn_1").spent == PRICE
+
+
+def test_unknown_scope(ledger: Ledger) -> None:
+    with pytest.raises(NotFound):
+        reserve(ledger, "job_never")
+    with pytest.raises(NotFound):
+        ledger.cost("job_never")
+    with pytest.raises(NotFound):
+        ledger.set_caps("job_never", 1, 1)
+
+
+def test_caps_cannot_go_below_what_is_on_its_way(ledger: Ledger) -> None:
+    ledger.open("job_1", 10 * PRICE, 10)
+    reserve(ledger, images=4)
+    with pytest.raises(Conflict, match="budget"):
+        ledger.set_caps("job_1", 3 * PRICE, 10)
+    with pytest.raises(Conflict) as refused:
+        ledger.set_caps("job_1", None, 3)
+    assert "4" in str(refused.value.hint)
+    ledger.set_caps("job_1", 4 * PRICE, 4)
+    with pytest.raises(BudgetExhausted):
+        reserve(ledger)
+
+
+def test_recover_spends_what_an_older_fence_left_open(ledger: Ledger) -> None:
+    ledger.open("job_1", None, None)
+    lost, mine = reserve(ledger, images=3, fence=1), reserve(ledger, images=2, fence=2)
+    assert ledger.recover("job_1", 2) == 1
+    cost = ledger.cost("job_1")
+    assert (cost.queries_spent, cost.unknown_queries, cost.queries_reserved) == (3, 3, 2)
+    key, row = b"k" * 20, np.ones(2, np.float32)
+    assert not ledger.settle(lost, [(key, row)], billed=3, unknown=0, outcome="answered")
+    assert ledger.cost("job_1") == cost
+    assert key in Answers(ledger._engine).get([key])  # late, but paid: kept
+    assert ledger.settle(mine, [], billed=0, unknown=0, outcome="released")
+    assert [line.outcome for line in ledger.list_attempts("job_1")] == ["unknown", "released"]
+
+
+def test_recover_silent_serving_attempts(ledger: Ledger) -> None:
+    ledger.open("ep_1", None, None)
+    reserve(ledger, "ep_1", fence=0)
+    assert ledger.recover_silent(60) == 0
+    assert ledger.recover_silent(-1) == 1
+    assert ledger.cost("ep_1").unknown_queries == 1
+
+
+def test_listing_pages(ledger: Ledger) -> None:
+    ledger.open("job_1", None, None)
+    ids = [reserve(ledger) for _ in range(5)]
+    assert [line.id for line in ledger.list_attempts("job_1", after=ids[1], limit=2)] == ids[2:4]
+
+
+def test_cached_queries_are_counted(ledger: Ledger) -> None:
+    ledger.open("job_1", None, None)
+    ledger.count_cached("job_1", 7)
+    assert ledger.cost("job_1").cached_queries == 7
+
+
+def _spend_until_refused(url: str, scope: str, threads: int) -> int:
+    """Reserve and settle until the cap refuses; returns the queries bought."""
+    engine = open_engine(url)
+    ledger = Ledger(engine)
+
+    def one(seed: int) -> int:
+        rng, bought = np.random.default_rng([seed, len(scope)]), 0
+        while True:
+            images = int(rng.integers(1, 4))
+            try:
+                attempt = reserve(ledger, scope, images)
+            except BudgetExhausted:
+                if images == 1:
+                    return bought
+                continue
+            billed = int(rng.integers(0, images + 1))
+            ledger.settle(attempt, [], billed=billed, unknown=images - billed, outcome="answered")
+            bought += images
+
+    with ThreadPoolExecutor(threads) as pool:
+        total = sum(pool.map(one, range(threads)))
+    engine.dispose()
+    return total
+
+
+def _work(url: str, scope: str, results: multiprocessing.Queue[int]) -> None:
+    results.put(_spend_until_refused(url, scope, 4))
+
+
+def test_four_processes_at_one_cap_are_exact(database_url: str) -> None:
+    migrate(database_url)
+    engine = open_engine(database_url)
+    ledger = Ledger(engine)
+    cap = 300
+    ledger.open("conn_1", cap * PRICE, None)
+    for scope in ("job_1", "job_2"):
+        ledger.open(scope, None, None)
+    spawn = multiprocessing.get_context("spawn")
+    results = spawn.Queue()
+    workers = [
+        spawn.Process(target=_work, args=(database_url, f"job_{n % 2 + 1}", results)) for n in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    bought = sum(results.get(timeout=60) for _ in workers)
+    for worker in workers:
+        worker.join()
+    account = ledger.cost("conn_1")
+    assert (account.queries_spent, account.spent, account.reserved) == (cap, cap * PRICE, 0)
+    assert bought == cap
+    assert sum(ledger.cost(scope).queries_spent for scope in ("job_1", "job_2")) == cap
+    engine.dispose()
