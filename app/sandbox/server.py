@@ -141,7 +141,7 @@ def _server(config: SandboxConfig, host: str, port: int) -> uvicorn.Server:
 def _listen(host: str, port: int) -> socket.socket:
     """A bound socket; port 0 takes a free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named because asyncio switches delayed sending off only where it sees TCP: 40 ms a reply.
+    # The protocol is named because asyncio stops delayed sending (40 ms a reply) only where it sees TCP.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind((host, port))
