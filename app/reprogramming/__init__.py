@@ -1,0 +1,1 @@
+"""Programs: how a target image becomes source images, and how source scores become target scores."""

@@ -1,0 +1,250 @@
+"""Label mapping: source scores to target scores. A mapping is data, kept as plain arrays.
+
+Letters: N images, K source labels, V views, F = V * K feature columns, T target labels. The mappings that
+are counted are made here (BAR, ILM, BLM); `heads` holds the numerics of the fitted ones. Applying any of
+them needs numpy alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contracts import Arrays, Labels, Scores, TargetScores
+from app.errors import BadRequest
+from app.reprogramming import heads
+from app.reprogramming.heads import softmax, squared_distances
+from app.reprogramming.ridge import LeaveOneOut, loo_ridge
+from app.reprogramming.scores import log_scores, score_floor, shares
+from app.reprogramming.splits import fold_numbers
+
+__all__ = ["LeaveOneOut", "log_scores", "loo_ridge", "score_floor", "shares"]  # what methods ask of this room
+
+Floats = NDArray[np.float64]
+KERNEL_COLUMNS = 100  # with more feature columns a linear head is as good (measured) and far smaller
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMapping:
+    """Columns to target scores.
+
+    group: columns are shares (`scores.shares`); h = x @ weights, then scaled to sum 1 (BAR eq. 3).
+    linear: columns are log-scores; softmax(z @ weights + bias), z = (x - mean) / scale.
+    kernel: the same with z replaced by exp(-gamma |z - support_i|^2), i = 1 .. M.
+    """
+
+    kind: Literal["group", "linear", "kernel"]
+    weights: Floats  # (F, T); for kernel (M, T), the dual coefficients
+    bias: Floats  # (T,)
+    mean: Floats  # (F,)
+    scale: Floats  # (F,)
+    support: Floats | None = None  # (M, F), standardised
+    gamma: float = 0.0
+
+    def __post_init__(self) -> None:
+        width, classes = self.weights.shape
+        columns = width
+        if (self.kind == "kernel") != (self.support is not None):
+            raise ValueError("support vectors belong to a kernel mapping, and it needs them")
+        if self.support is not None:
+            if self.support.ndim != 2 or len(self.support) != width:
+                raise ValueError("one row of dual coefficients per support vector")
+            columns = self.support.shape[1]
+        if self.mean.shape != (columns,) or self.scale.shape != (columns,) or self.bias.shape != (classes,):
+            raise ValueError("mean, scale or bias do not fit the weights")
+        if not all(np.isfinite(a).all() for a in self._arrays().values()) or not np.isfinite(self.gamma):
+            raise ValueError("a mapping is finite")
+        if not (self.scale > 0).all():
+            raise ValueError("scales are positive")
+
+    def apply(self, columns: Scores) -> TargetScores:
+        """(..., N, F) -> (..., N, T), rows sum to 1. Group: shares (censored NaN are filled by its rule);
+        linear and kernel: log-scores without NaN."""
+        if self.kind == "group":
+            mass = np.maximum(shares(columns, "probability"), 0.0) @ self.weights
+            total = mass.sum(axis=-1, keepdims=True)
+            return np.where(total > 0, mass / np.where(total > 0, total, 1.0), 1.0 / mass.shape[-1])
+        z = (columns - self.mean) / self.scale
+        if self.support is not None:
+            z = np.exp(-self.gamma * squared_distances(z, self.support))
+        return softmax(z @ self.weights + self.bias)
+
+    def to_arrays(self) -> tuple[Arrays, dict[str, Any]]:
+        """Plain arrays and JSON values."""
+        return self._arrays(), {"kind": self.kind, "gamma": self.gamma}
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> LabelMapping:
+        """The inverse. Raises KeyError, TypeError or ValueError for what is no mapping."""
+        if config["kind"] not in ("group", "linear", "kernel"):
+            raise ValueError(f"no mapping is called {config['kind']!r}")
+        names = ("weights", "bias", "mean", "scale")
+        return LabelMapping(
+            config["kind"],
+            *(np.asarray(arrays[name], dtype=np.float64) for name in names),
+            support=np.asarray(arrays["support"], dtype=np.float64) if "support" in arrays else None,
+            gamma=float(config["gamma"]),
+        )
+
+    def _arrays(self) -> Arrays:
+        arrays: Arrays = {"weights": self.weights, "bias": self.bias, "mean": self.mean, "scale": self.scale}
+        return arrays if self.support is None else {**arrays, "support": self.support}
+
+
+def group_mapping(weights: Floats) -> LabelMapping:
+    """From (K, T) non-negative weights on shares."""
+    width, classes = weights.shape
+    return LabelMapping("group", weights, np.zeros(classes), np.zeros(width), np.ones(width))
+
+
+def _check_width(source_labels: int, classes: int, m: int) -> None:
+    if m * classes <= source_labels:
+        return
+    most = source_labels // classes
+    hint = (
+        f"At most {most} labels per class are possible here."
+        if most
+        else "Use the mapping `linear` or `bayesian`, or several queries per prediction."
+    )
+    raise BadRequest(
+        f"{classes} classes x {m} labels per class need {m * classes} source labels; the model has {source_labels}.",
+        code="mapping_too_wide",
+        hint=hint,
+        param="method.mapping.labels_per_class",
+    )
+
+
+def random_mapping(source_labels: int, classes: int, m: int, seed: int) -> LabelMapping:
+    """m source labels per class, disjoint, drawn at random (BAR section 3.3).
+
+    Raises BadRequest `mapping_too_wide`.
+    """
+    _check_width(source_labels, classes, m)
+    drawn = np.random.default_rng([seed, source_labels, classes]).permutation(source_labels)[: m * classes]
+    weights = np.zeros((source_labels, classes))
+    weights[drawn, np.arange(m * classes) % classes] = 1.0 / m
+    return group_mapping(weights)
+
+
+def frequency_mapping(scores: Scores, labels: Labels, classes: int, m: int) -> LabelMapping:
+    """The m source labels most often on top for each class (BAR section 3.3); mean share breaks ties.
+
+    A label wanted by several classes goes to the one where it ranks higher. scores (N, K) of images under
+    the program that will be served. Raises BadRequest `mapping_too_wide`.
+    """
+    known = shares(scores, "probability")
+    _check_width(known.shape[1], classes, m)
+    means = _class_means(known, labels, classes)
+    merit = _class_sums(_top(known, 1) > 0, labels, classes) + means / (1.0 + means.max())
+    rank = np.argsort(np.argsort(-merit, axis=0, kind="stable"), axis=0)  # (K, T): 0 is a class's best
+    weights = np.zeros_like(merit)
+    free, room = np.ones(len(merit), dtype=bool), np.full(classes, m)
+    for flat in np.lexsort((-merit.ravel(), rank.ravel())):
+        label, target = divmod(int(flat), classes)
+        if free[label] and room[target]:
+            weights[label, target] = 1.0 / m
+            free[label] = False
+            room[target] -= 1
+    return group_mapping(weights)
+
+
+#: Iterative label mapping (ILM, Chen et al. 2023) is the frequency mapping, made again from the scores of
+#: the last step each time the program moves.
+iterative = frequency_mapping
+
+
+def bayesian_mapping(
+    scores: Scores, labels: Labels, classes: int, top: int = 1, smoothing: float = 1.0
+) -> LabelMapping:
+    """Bayesian label mapping (Cai et al. 2024): P(class | source label) from joint counts, with the Laplace
+    smoothing in its denominator, then each class's column scaled to sum 1.
+
+    top 1 counts the top label (BLM); top k > 1 adds up the shares of the k highest (BLM+).
+    """
+    known = shares(scores, "probability")
+    evidence = _top(known, top)
+    joint = _class_sums(evidence > 0 if top == 1 else evidence, labels, classes)
+    posterior = joint / (joint.sum(axis=1, keepdims=True) + smoothing)
+    total = posterior.sum(axis=0)
+    uniform = np.full(posterior.shape, 1.0 / len(posterior))
+    return group_mapping(np.where(total > 0, posterior / np.where(total > 0, total, 1.0), uniform))
+
+
+def _top(known: Floats, k: int) -> Floats:
+    """Shares (N, K) with all but each row's k highest set to 0 (the first of equals)."""
+    kept = np.argsort(-known, axis=1, kind="stable")[:, :k]
+    out = np.zeros_like(known)
+    np.put_along_axis(out, kept, np.take_along_axis(known, kept, axis=1), axis=1)
+    return out
+
+
+def _class_sums(rows: NDArray[Any], labels: Labels, classes: int) -> Floats:
+    """(N, K) -> (K, T) sums over the images of each class."""
+    return rows.T.astype(np.float64) @ np.eye(classes)[labels]
+
+
+def _class_means(rows: Floats, labels: Labels, classes: int) -> Floats:
+    counts = np.bincount(labels, minlength=classes)
+    return _class_sums(rows, labels, classes) / np.maximum(counts, 1)
+
+
+def linear_mapping(
+    features: Floats,
+    labels: Labels,
+    classes: int,
+    l2: float | Literal["cv"] = "cv",
+    groups: NDArray[Any] | None = None,
+    seed: int = 0,
+) -> LabelMapping:
+    """Multinomial logistic head on log-scores (n, F); its penalty by cross-validation, groups together."""
+    penalties = heads.PENALTIES if l2 == "cv" else (l2,)
+    return _mapping(heads.fit_linear(features, labels, classes, penalties, groups, seed))
+
+
+def kernel_mapping(
+    features: Floats, labels: Labels, classes: int, groups: NDArray[Any] | None = None
+) -> LabelMapping:
+    """RBF least-squares head on log-scores (n, F); width, penalty and sharpness by leave-one-out."""
+    return _mapping(heads.fit_kernel(features, labels, classes, groups))
+
+
+def best_head(
+    features: Floats, labels: Labels, classes: int, seed: int = 0, groups: NDArray[Any] | None = None
+) -> tuple[LabelMapping, float]:
+    """The linear or the kernel head, whichever is right more often on rows it has not seen, and how often."""
+    linear = heads.fit_linear(features, labels, classes, heads.PENALTIES, groups, seed)
+    right = float((linear.held_out.argmax(axis=1) == labels).mean())
+    if features.shape[1] <= KERNEL_COLUMNS:
+        kernel = heads.fit_kernel(features, labels, classes, groups)
+        kernel_right = float((kernel.held_out.argmax(axis=1) == labels).mean())
+        if kernel_right > right:
+            return _mapping(kernel), kernel_right
+    return _mapping(linear), right
+
+
+def cross_fit(
+    features: Floats,
+    labels: Labels,
+    classes: int,
+    fit: Callable[[Floats, Labels, int], LabelMapping] = linear_mapping,
+    folds: int = 5,
+    seed: int = 0,
+    groups: NDArray[Any] | None = None,
+) -> TargetScores:
+    """(n, T) target scores of each row by a mapping fitted without its fold: what a head that interpolates
+    its training rows can still learn from."""
+    parts = fold_numbers(labels, folds, seed, groups)
+    out = np.empty((len(labels), classes))
+    for fold in np.unique(parts):
+        outside = parts != fold
+        out[~outside] = fit(features[outside], labels[outside], classes).apply(features[~outside])
+    return out
+
+
+def _mapping(fit: heads.Fit) -> LabelMapping:
+    kind = "linear" if fit.support is None else "kernel"
+    return LabelMapping(kind, fit.weights, fit.bias, fit.mean, fit.scale, fit.support, fit.gamma)

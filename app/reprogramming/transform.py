@@ -1,0 +1,206 @@
+"""How a target image becomes a source image: placement, tone, frame and the learned overlay.
+
+BAR (Tsai et al. 2020, eq. 1 and 2): the image sits in a frame of the source size, X in [-1, 1];
+X~ = X + P with P = tanh(W * M), and the pixel is (X~ + 1) * 127.5. Here P = amplitude * tanh(up(W)) * M,
+where `up` spreads a few parameters over all pixels: fewer parameters, each of which the 8-bit pixels of an
+upload can carry. Pixels are rounded once, at the end.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contracts import Images, Vector
+from app.reprogramming.picture import fit, resampling
+
+Floats = NDArray[np.float32]
+Basis = Literal["grid", "dct", "pixel"]
+
+MAX_SIZE = 2048  # pixels a side: above any source model's input
+_BLOCK = 32  # images resized before they are rendered: bounds the float memory
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One way to show a target image to the source model. Raises ValueError for values out of range."""
+
+    size: int  # side S of the square source image, pixels
+    scale: float = 1.0  # side of the placed image / S, in (0, 1]; the image is stretched to a square
+    x: float = 0.5  # position in the free room: 0 left .. 1 right
+    y: float = 0.5  # 0 top .. 1 bottom
+    padding: tuple[float, float, float] = (
+        124.0,
+        116.0,
+        104.0,
+    )  # grey levels; never exactly mid-grey, a cliff
+    gain: float = 1.0  # image <- (image - 127.5) * gain + 127.5 + brightness
+    brightness: float = 0.0  # grey levels
+    turns: int = 0  # quarter turns, anticlockwise, after the flip
+    flip: bool = False  # mirror left and right
+    overlay: NDArray[np.float64] | None = None  # W: (g, g, 3), or (S, S, 3) for basis "pixel"
+    basis: Basis = "grid"
+    amplitude: float = 1.0  # of P, in units of half the pixel range
+    mask: Literal["frame", "full"] = "full"  # "frame": M = 0 where the image sits
+
+    def __post_init__(self) -> None:
+        numbers = (self.scale, self.x, self.y, *self.padding, self.gain, self.brightness, self.amplitude)
+        sound = (
+            1 <= self.size <= MAX_SIZE
+            and bool(np.isfinite(numbers).all())
+            and 0 < self.scale <= 1
+            and 0 <= self.x <= 1
+            and 0 <= self.y <= 1
+            and len(self.padding) == 3
+            and all(0 <= level <= 255 for level in self.padding)
+            and self.basis in ("grid", "dct", "pixel")
+            and self.mask in ("frame", "full")
+        )
+        if not sound:
+            raise ValueError(f"a view's value is out of range: {self.to_config()}")
+        if self.overlay is not None:
+            self._check_overlay(self.overlay)
+
+    def _check_overlay(self, overlay: NDArray[np.float64]) -> None:
+        cells = overlay.shape[0]
+        if overlay.shape != (cells, cells, 3) or not 1 <= cells <= self.size:
+            raise ValueError(f"an overlay is (g, g, 3) with g <= {self.size}, not {overlay.shape}")
+        if self.basis == "pixel" and cells != self.size:
+            raise ValueError(f"a pixel overlay is ({self.size}, {self.size}, 3), not {overlay.shape}")
+        if not np.isfinite(overlay).all():
+            raise ValueError("an overlay is finite")
+
+    def to_config(self) -> dict[str, Any]:
+        """Everything but the overlay, as JSON values."""
+        config = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "overlay"}
+        return {**config, "padding": list(self.padding)}
+
+    @staticmethod
+    def from_config(config: Mapping[str, Any], overlay: NDArray[np.float64] | None) -> View:
+        """The inverse of `to_config`. Raises ValueError or TypeError for a config that is none."""
+        red, green, blue = config["padding"]
+        return View(**{**config, "padding": (float(red), float(green), float(blue)), "overlay": overlay})
+
+    def box(self) -> tuple[int, int, int]:
+        """Top, left and side of the placed image, pixels."""
+        side = min(self.size, max(1, round(self.scale * self.size)))
+        room = self.size - side
+        return round(self.y * room), round(self.x * room), side
+
+
+def parameters(view: View) -> int:
+    """d of the view's overlay; 0 without one."""
+    return 0 if view.overlay is None else view.overlay.size
+
+
+def with_parameters(view: View, w: Vector) -> View:
+    """The view with overlay parameters (d,). Raises ValueError when d is not the view's."""
+    if view.overlay is None or w.shape != (view.overlay.size,):
+        raise ValueError(f"the view has {parameters(view)} parameters, not {w.shape}")
+    return replace(view, overlay=w.reshape(view.overlay.shape).astype(np.float64))
+
+
+@lru_cache(maxsize=64)
+def _spread(cells: int, size: int, basis: Basis) -> Floats:
+    """(S, g) matrix of `up` along one side. A DCT-II column has rms 1 over the pixels, a grid one peak 1."""
+    if basis == "dct":
+        angles = np.pi * (np.arange(size)[:, None] + 0.5) * np.arange(cells)[None] / size
+        columns = np.cos(angles) * np.where(np.arange(cells) == 0, 1.0, np.sqrt(2.0))
+    else:
+        columns = resampling(cells, size)
+    return columns.astype(np.float32)
+
+
+def offset(view: View) -> Floats | None:
+    """127.5 * P, (S, S, 3) in grey levels; None when it is zero by construction."""
+    if view.overlay is None or view.amplitude == 0:
+        return None
+    w = view.overlay.astype(np.float32)
+    if view.basis != "pixel":
+        up = _spread(w.shape[0], view.size, view.basis)
+        w = np.einsum("ai,ijc,bj->abc", up, w, up, optimize=True)
+    p = np.tanh(w) * np.float32(127.5 * view.amplitude)
+    if view.mask == "frame":
+        top, left, side = view.box()
+        p[top : top + side, left : left + side] = 0
+    return p
+
+
+def render(view: View, images: Images) -> Images:
+    """(N, h, w, 3) target images to (N, S, S, 3) source images."""
+    return render_many((view,), images)
+
+
+def render_many(views: Sequence[View], images: Images) -> Images:
+    """(N, h, w, 3) under V views of one size to (V * N, S, S, 3), view-major.
+
+    Views that place the image alike (the candidates of a step) share its resize and tone.
+    """
+    size, n = views[0].size, len(images)
+    if any(view.size != size for view in views):
+        raise ValueError("views rendered together have one size")
+    out = np.empty((len(views), n, size, size, 3), dtype=np.uint8)
+    groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for i, view in enumerate(views):
+        groups[view.box()[2], view.turns % 4, view.flip, view.gain, view.brightness].append(i)
+    for members in groups.values():
+        _render_group([views[i] for i in members], images, [out[i] for i in members])
+    return out.reshape(len(views) * n, size, size, 3)
+
+
+def _render_group(views: Sequence[View], images: Images, outs: Sequence[Images]) -> None:
+    """Views of equal placement side, turn, flip and tone, into their (N, S, S, 3) outputs."""
+    first = views[0]
+    tone = _tone(first)
+    side = first.box()[2]
+    offsets = [offset(view) for view in views]
+    for view, shift, out in zip(views, offsets, outs, strict=True):
+        frame = np.broadcast_to(np.asarray(view.padding, dtype=np.float32), out.shape[1:])
+        out[:] = _pixels(frame if shift is None else frame + shift)
+    for start in range(0, len(images), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        resized = np.stack([fit(_turned(first, image), side, side) for image in images[rows]])
+        plain = _pixels(tone)[resized]
+        toned: Floats | None = None
+        for view, shift, out in zip(views, offsets, outs, strict=True):
+            top, left, _ = view.box()
+            box = (rows, slice(top, top + side), slice(left, left + side))
+            if shift is None or view.mask == "frame":
+                out[box] = plain
+            else:
+                toned = tone[resized] if toned is None else toned
+                out[box] = _pixels(toned + shift[box[1:]])
+
+
+def _tone(view: View) -> Floats:
+    """(256,) the toned value of each grey level: gain and brightness, clipped to the pixel range."""
+    levels = np.arange(256, dtype=np.float32)
+    gained = (levels - np.float32(127.5)) * np.float32(view.gain) + np.float32(127.5 + view.brightness)
+    return np.clip(gained, 0, 255)
+
+
+def _turned(view: View, image: Images) -> Images:
+    image = image[:, ::-1] if view.flip else image
+    return np.ascontiguousarray(np.rot90(image, view.turns % 4))
+
+
+def _pixels(values: Floats) -> Images:
+    """The one rounding: half to even, clipped to 0..255."""
+    rounded = np.rint(values)
+    np.clip(rounded, 0, 255, out=rounded)
+    return rounded.astype(np.uint8)
+
+
+def distinct_fraction(base: Images, candidates: Images) -> float:
+    """Share of candidate images (C * N, S, S, 3), candidate-major, with a pixel unlike base (N, S, S, 3).
+
+    Below 0.5 most probes are lost in rounding and an estimate made of them is noise.
+    """
+    pairs = candidates.reshape(-1, len(base), base[0].size)
+    return float((pairs != base.reshape(len(base), -1)).any(axis=2).mean())
