@@ -11,7 +11,9 @@ from app.contracts import Images, Labels, Scores
 from app.methods import Problem
 from app.reprogramming import mapping, metrics, picture
 from app.reprogramming import program as programs
+from app.reprogramming.mapping import LabelMapping
 from app.reprogramming.program import Program
+from app.reprogramming.transform import View
 
 FINAL_STEP = 2**30  # the checkpoint of the finished program sorts after every step's
 
@@ -46,26 +48,25 @@ def judge(problem: Problem, program: Program, images: Images, labels: Labels, sc
     }
 
 
-def _rivals(problem: Problem, images: Images, plain: Scores) -> dict[str, tuple[NDArray[np.intp], int]]:
+def _rivals(problem: Problem, images: Images, plain: Scores) -> dict[str, tuple[Labels, int]]:
     """Each baseline's predictions on the test split, and the training queries it needed."""
     train_images = np.concatenate([problem.images["train"], problem.images["val"]])
     train_labels = np.concatenate([problem.labels["train"], problem.labels["val"]])
     train_scores = np.concatenate([problem.probe["train"], problem.probe["val"]])
-    classes, paid = len(problem.target_labels), len(train_labels)
+    groups = np.concatenate([problem.groups["train"], problem.groups["val"]]) if problem.groups else None
+    classes, paid = problem.classes, len(train_labels)
     per_class = min(10, train_scores.shape[1] // classes)
     mapped = (  # fewer source labels than classes: no label can stand for one class alone
         mapping.frequency_mapping(train_scores, train_labels, classes, per_class)
         if per_class >= 1
         else mapping.bayesian_mapping(train_scores, train_labels, classes)
     )
-    majority = np.full(len(images), metrics.majority(train_labels), dtype=np.intp)
-    features = mapping.log_scores(train_scores, problem.floor, problem.score_kind)
-    head = mapping.linear_mapping(features, train_labels, classes, seed=problem.seed)
-    plain_features = mapping.log_scores(plain, problem.floor, problem.score_kind)
+    log_scores = mapping.log_scores(train_scores, problem.floor, problem.score_kind)
+    head = mapping.linear_mapping(log_scores, train_labels, classes, groups=groups, seed=problem.seed)
     return {
-        "majority": (majority, 0),
-        "mapping_only": (mapped.apply(plain).argmax(axis=1), paid),
-        "linear_head": (head.apply(plain_features).argmax(axis=1), paid),
+        "majority": (np.full(len(images), metrics.majority(train_labels), dtype=np.intp), 0),
+        "mapping_only": (_plain_program(problem, images, mapped, plain), paid),
+        "linear_head": (_plain_program(problem, images, head, plain), paid),
         "raw_pixels": (
             metrics.raw_pixel_baseline(
                 picture.features(train_images), train_labels, picture.features(images), problem.seed
@@ -73,6 +74,21 @@ def _rivals(problem: Problem, images: Images, plain: Scores) -> dict[str, tuple[
             0,
         ),
     }
+
+
+def _plain_program(problem: Problem, images: Images, head: LabelMapping, plain: Scores) -> Labels:
+    """What the plain program with this mapping predicts from (n, K) scores."""
+    height, width = images.shape[1:3]
+    program = Program(
+        views=(View(size=problem.size),),
+        mapping=head,
+        source_labels=problem.source_labels,
+        target_labels=problem.target_labels,
+        canonical=(height, width),
+        floor=problem.floor,
+        score_kind=problem.score_kind,
+    )
+    return programs.score(program, plain[None], images).argmax(axis=1)
 
 
 def _accuracy(right: NDArray[np.bool_]) -> dict[str, Any]:
