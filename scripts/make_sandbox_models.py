@@ -159,6 +159,8 @@ def quantised(source: Source, model: onnx.ModelProto, images: Images, path: Path
             ],
             nodes_to_exclude=convolutions[:FLOAT_CONVOLUTIONS],
             calibrate_method=CalibrationMethod.MinMax,
+            # Scores in steps of an eighth would tie; what the dense layers give stays float.
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
         )
 
 
