@@ -27,7 +27,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 MIB = 2**20
 CHUNK = 2**16  # bytes inflated at once
 LONGEST_NAME = 512  # characters
-LARGEST_DIRECTORY = 64 * MIB  # zip: central directory
+LARGEST_DIRECTORY = 32 * MIB  # zip: central directory
+LONGEST_TAIL = 2**17  # zip: end record and comment, read with no size given
 LARGEST_HEADER = 2**16  # tar: one extended header
 BLOCK = 512  # tar
 HEADERS_PER_FILE = 3  # tar: folders and extended headers come on top of files
@@ -91,7 +92,7 @@ class _NoGiantReads(io.BufferedReader):
                 code="archive_bomb",
                 hint="Send fewer files.",
             )
-        return super().read(LARGEST_DIRECTORY if size is None or size < 0 else size)
+        return super().read(LONGEST_TAIL if size is None or size < 0 else size)
 
 
 def sniff(source: Path, limits: IngestLimits) -> Kind:
@@ -124,7 +125,8 @@ def safe_path(name: str) -> str:
     # surrogates from undecodable bytes cannot be stored as JSON
     path = unicodedata.normalize("NFC", name.encode("utf-8", "replace").decode()).replace("\\", "/")
     parts = [part for part in path.split("/") if part not in ("", ".")]
-    if not parts or path.startswith("/") or ".." in parts or path[1:2] == ":" or len(path) > LONGEST_NAME:
+    outside = path.startswith("/") or ".." in parts or path[1:2] == ":"
+    if not parts or outside or "\0" in path or len(path) > LONGEST_NAME:
         shown = ascii(name[:80])
         raise BadRequest(
             f"The archive holds a name that is absolute, leads outside, or is too long: {shown}.",
@@ -256,6 +258,8 @@ def _tar_members(source: Path, limits: IngestLimits) -> Iterator[Member]:
         try:
             for info in _tar_headers(stream, limits):
                 path = safe_path(info.name)
+                if len(seen) >= limits.files:
+                    raise _too_many(limits)
                 member = stream.member(path, info.size, limits)
                 if path in seen:
                     member = Member(path, code="duplicate_path", reason="The archive holds this path twice.")

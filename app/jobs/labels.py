@@ -258,11 +258,16 @@ def _add_row(reading: Reading, path: str, raw: dict[str, str], table: _Table) ->
 
 
 def _refuse_rival_folders(reading: Reading, parts: Mapping[str, tuple[str, ...]], level: int) -> None:
-    """Folders named like labels must agree with the table."""
-    labels = {row.label for row in reading.rows.values()}
+    """Folders named like labels must agree with the table; other folders only have nothing to say."""
+    folders = {path: tidy(names[level]) for path, names in parts.items() if len(names) > level + 1}
+    if {row.label for row in reading.rows.values()}.isdisjoint(folders.values()):
+        if len(set(folders.values())) > 1:
+            names = _list(sorted(set(folders.values())))
+            reading.warnings.append(f"Folder names ({names}) were not read as labels: a table gives them.")
+        return
     for path, row in reading.rows.items():
-        folder = tidy(parts[path][level]) if len(parts[path]) > level + 1 else None
-        if folder in labels and folder != row.label:
+        folder = folders.get(path)
+        if folder is not None and folder != row.label:
             raise _ambiguous(
                 f"{path} lies in folder {folder!r} but the table calls it {row.label!r}.",
                 "Correct one of the two, or say which counts: format=folders, or format=csv or imagefolder.",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from app.contracts import Split
 from app.errors import BadRequest
+from app.reprogramming.splits import stratified_split
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -44,44 +45,19 @@ def assign(
     seed: int,
     classes: Sequence[str],
 ) -> list[Split]:
-    """A split of `wanted` for each item, in the proportions of SHARES within each class.
+    """A split of `wanted` (train first) for each item, in the proportions of SHARES within each class.
 
-    labels (n,) are class numbers; items of one cluster get one split. Clusters are placed from large to
-    small, equals in random order, each where its classes are still missing most. Raises BadRequest
-    `too_few_images` when a class cannot have an image in every split.
+    labels (n,) are class numbers; items of one cluster get one split. Raises BadRequest `too_few_images` when
+    a class cannot have an image in every split.
     """
     _refuse_small(labels, cluster, wanted, classes)
-    _, inverse = np.unique(np.asarray(cluster), return_inverse=True)
-    content = np.zeros((inverse.max() + 1, len(classes)), np.intp)  # (clusters, T)
-    np.add.at(content, (inverse, labels), 1)
-    totals = np.maximum(content.sum(axis=0), 1)
-    missing = _targets(content.sum(axis=0), wanted).astype(float)  # (splits, T)
-    empty = np.ones(missing.shape, bool)
-    waiting = (content > 0).sum(axis=0)  # clusters that hold the class and have no split yet
-    order = np.random.default_rng([seed, len(labels)]).permutation(len(content))
-    order = order[np.argsort(-content[order].sum(axis=1), kind="stable")]
-    place = [0] * len(content)
-    for c in order.tolist():
-        held = content[c] > 0
-        urgent = held & (waiting <= empty.sum(axis=0))  # the last chance for a split without this class
-        open_to = (empty & urgent).any(axis=1) if (empty & urgent).any() else np.ones(len(wanted), bool)
-        need = (missing * (content[c] / totals)).sum(axis=1)
-        chosen = int(np.argmax(np.where(open_to, need, -np.inf)))
-        place[c] = chosen
-        missing[chosen] -= content[c]
-        empty[chosen] &= ~held
-        waiting -= held
-    return [wanted[place[i]] for i in inverse.tolist()]
-
-
-def _targets(counts: NDArray[np.intp], wanted: Sequence[Split]) -> NDArray[np.intp]:
-    """(splits, T) images per class; every split but the first gets at least one."""
-    shares = np.array([SHARES[split] for split in wanted])
-    if len(wanted) < len(SPLITS):  # carving one split out of another: 20 % of what is there
-        shares[0] = 1 - shares[1:].sum()
-    targets = np.maximum(np.rint(shares[:, None] * counts), 1).astype(np.intp)
-    targets[0] = counts - targets[1:].sum(axis=0)
-    return targets
+    rest = [SHARES[split] for split in wanted[1:]]
+    parts = stratified_split(labels, [1 - sum(rest), *rest], seed, np.asarray(cluster))
+    chosen: list[Split] = [wanted[0]] * len(labels)
+    for split, rows in zip(wanted, parts, strict=True):
+        for row in rows.tolist():
+            chosen[row] = split
+    return chosen
 
 
 def _refuse_small(
