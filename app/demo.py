@@ -33,7 +33,12 @@ SANDBOX_PORT = 8900
 KEY = "sandbox-demo"
 CHECKED = 360  # test images sent to the finished endpoint
 FILES_PER_REQUEST = 30
-MODEL = {"user_id": "clarifai", "app_id": "main", "model_id": "moderation-recognition-128", "version_id": None}
+MODEL = {
+    "user_id": "clarifai",
+    "app_id": "main",
+    "model_id": "moderation-recognition-128",
+    "version_id": None,
+}
 
 console = Console()
 
@@ -54,7 +59,9 @@ def run(queries: int) -> int:
         job = _create(client, sandbox, dataset, queries)
         job = _watch(client, job)
         if job["status"] != "succeeded":
-            console.print(f"[red]The job ended as {job['status']}: {job['status_reason']} {job['error'] or ''}")
+            console.print(
+                f"[red]The job ended as {job['status']}: {job['status_reason']} {job['error'] or ''}"
+            )
             return 1
         bill = remote.get("/bill").json()
         right, asked = _check(client, dataset)
@@ -110,7 +117,9 @@ def _wait_until_up(child: subprocess.Popen[bytes], url: str, command: str, log: 
     for _ in range(600):
         if child.poll() is not None:
             log.seek(0)
-            raise Unusable(f"`reprog {command}` stopped at once: {log.read()[-2000:].decode(errors='replace')}")
+            raise Unusable(
+                f"`reprog {command}` stopped at once: {log.read()[-2000:].decode(errors='replace')}"
+            )
         try:
             if httpx.get(url, timeout=2, trust_env=False).is_success:
                 return
@@ -188,7 +197,9 @@ def _watch(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
 def _test_items(client: httpx.Client, dataset: dict[str, Any]) -> list[dict[str, Any]]:
     path, after, found = f"/v1/datasets/{dataset['id']}/items", None, list[dict[str, Any]]()
     while len(found) < CHECKED:
-        page = _ok(client.get(path, params={"split": "test", "limit": 100, **({"after": after} if after else {})}))
+        page = _ok(
+            client.get(path, params={"split": "test", "limit": 100, **({"after": after} if after else {})})
+        )
         found += page["data"]
         after = page["next_cursor"]
         if not page["has_more"]:
@@ -245,7 +256,9 @@ def _print_curl(client: httpx.Client, settings: Settings, dataset: dict[str, Any
     image = client.get(f"/v1/datasets/{dataset['id']}/items/{item['n']}/image").content
     path = settings.data_dir / "demo-digit.png"
     path.write_bytes(image)
-    console.print(f"The endpoint is called [bold]{ENDPOINT}[/bold]. With `make serve` running (and `make sandbox`")
+    console.print(
+        f"The endpoint is called [bold]{ENDPOINT}[/bold]. With `make serve` running (and `make sandbox`"
+    )
     console.print(f"for images it has not seen yet), this asks it for {path}, a {item['label']}:\n")
     url = f"http://127.0.0.1:{settings.port}/v1/endpoints/{ENDPOINT}/predict"
     console.print(f"  curl -s -H 'Content-Type: image/png' --data-binary @{path} {url}\n", soft_wrap=True)

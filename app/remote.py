@@ -62,7 +62,9 @@ def call(method: str, path: str, **options: Any) -> httpx.Response:
     except json.JSONDecodeError:
         problem = {"detail": response.text[:200]}
     where = f" ({problem['param']})" if problem.get("param") else ""
-    typer.echo(f"reprog: {problem.get('detail')}{where} [{problem.get('code', response.status_code)}]", err=True)
+    typer.echo(
+        f"reprog: {problem.get('detail')}{where} [{problem.get('code', response.status_code)}]", err=True
+    )
     if problem.get("hint"):
         typer.echo(f"        {problem['hint']}", err=True)
     raise typer.Exit(EXIT_UNREACHABLE if response.status_code >= 500 else EXIT_REFUSED)
@@ -142,7 +144,9 @@ def resource(plural: str, columns: tuple[str, ...], *, create_from_file: bool = 
 
 connections = resource("connections", ("id", "name", "provider", "base_url", "price.per_1000"))
 datasets = resource("datasets", ("id", "name", "classes", "counts"), create_from_file=False)
-jobs = resource("jobs", ("id", "name", "status", "status_reason", "cost.spent.amount"), create_from_file=False)
+jobs = resource(
+    "jobs", ("id", "name", "status", "status_reason", "cost.spent.amount"), create_from_file=False
+)
 endpoints = resource("endpoints", ("name", "job_id", "version"))
 keys = resource("keys", ("id", "name", "scopes", "last4", "key"))
 GROUPS = {
@@ -239,7 +243,10 @@ def _follow_bar(ident: str) -> dict[str, Any]:
         while True:
             job = call("GET", f"/v1/jobs/{ident}").json()
             bar.update(
-                task, completed=job["progress"]["fraction"], description=job["status"], note=progress_note(job)
+                task,
+                completed=job["progress"]["fraction"],
+                description=job["status"],
+                note=progress_note(job),
             )
             if job["status"] in OVER or job["status"] == "paused":
                 return job
@@ -294,4 +301,6 @@ def predict(name: str, files: list[Path], as_json: Json = False) -> None:
             typer.echo(json.dumps({"file": str(file), "predictions": answer.json()}))
         else:
             top = answer.json()[0]
-            typer.echo(f"{file}\t{top['label']}\t{top['score']:.4f}\t{answer.headers.get('x-cost-usd', '')} USD")
+            typer.echo(
+                f"{file}\t{top['label']}\t{top['score']:.4f}\t{answer.headers.get('x-cost-usd', '')} USD"
+            )

@@ -134,7 +134,9 @@ async def ask(
             if not cached:
                 await asyncio.to_thread(run.check, phase)
             pixels = await asyncio.to_thread(render_many, views, images[start : start + rows])
-            asking = run.gateway.ask(pixels, keep_micros=keep_micros, keep_queries=keep, cache_only=cached)
+            asking = run.gateway.ask(
+                pixels, keep_micros=keep_micros, keep_queries=keep, cache_only=cached, purpose=phase
+            )
             under_way.append(asyncio.create_task(asking))
             if len(under_way) == IN_FLIGHT:
                 parts.append(await under_way.popleft())

@@ -39,7 +39,9 @@ def plan(spec: JobSpec, counts: dict[str, int], target_labels: int, source_label
     method = spec.method.build()
     probe = counts["train"] + counts["val"]
     views = 1 if method.name == "baseline" else spec.limits.queries_per_prediction
-    affordable = [r for r in range(views, 0, -1) if probe + counts["test"] * (1 + (r if r > 1 else 1)) <= limit]
+    affordable = [
+        r for r in range(views, 0, -1) if probe + counts["test"] * (1 + (r if r > 1 else 1)) <= limit
+    ]
     least = probe + 2 * counts["test"]
     if not affordable:
         raise _too_small(spec, limit, least, price)

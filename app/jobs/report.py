@@ -18,7 +18,9 @@ from app.reprogramming.transform import View
 FINAL_STEP = 2**30  # the checkpoint of the finished program sorts after every step's
 
 
-def judge(problem: Problem, program: Program, images: Images, labels: Labels, scores: Scores) -> dict[str, Any]:
+def judge(
+    problem: Problem, program: Program, images: Images, labels: Labels, scores: Scores
+) -> dict[str, Any]:
     """`test`, `baselines` and `verdict` of the job object.
 
     `scores` is (1 + V, n, K): the plain view first, then the program's. Images without an answer are left

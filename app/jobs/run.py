@@ -43,7 +43,7 @@ async def run_segment(job_id: str, bench: Bench) -> bool:
         async with bench.gateway(job_id, job.connection_id, job.fence) as gateway:
             return await _work(await asyncio.to_thread(_open, job, bench, gateway))
     except Interrupted:
-        await asyncio.to_thread(bench.jobs.stand_down, job_id, job.fence)
+        return await asyncio.to_thread(bench.jobs.stand_down, job_id, job.fence)
     except (ConfigError, Unavailable, Unusable) as error:
         await asyncio.to_thread(bench.jobs.pause_for, job_id, job.fence, error)
     except ReprogError as error:
@@ -111,7 +111,9 @@ async def _probe(run: Run) -> Problem:
         target_labels=run.data.classes,
         source_labels=labels,
         score_kind=run.source.score_kind,
-        floor=score_floor(np.concatenate([scores[s][kept[s]] for s in LEARNING_SPLITS]), run.source.score_kind),
+        floor=score_floor(
+            np.concatenate([scores[s][kept[s]] for s in LEARNING_SPLITS]), run.source.score_kind
+        ),
         size=run.size,
         seed=run.spec.seed,
         queries=run.plan.learning,

@@ -1,0 +1,182 @@
+"""Settings -> concrete classes. Constructs, never decides."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from app import providers
+from app.contracts import Price, Provider
+from app.errors import BadRequest, ReprogError, StaleFence, Unusable
+from app.gateway import faults
+from app.gateway.client import Client
+from app.gateway.query import SERVING, Account, Gateway, RetryPolicy
+from app.jobs.bench import Bench, Source
+from app.jobs.run import run_segment
+from app.jobs.runner import DbosRunner
+from app.jobs.serve import Predictor
+from app.settings import Settings, environment
+from app.storage import database
+from app.storage.answers import Answers
+from app.storage.budget import Ledger
+from app.storage.connections import ConnectionRecord, Connections
+from app.storage.datasets import Datasets
+from app.storage.endpoints import Endpoints
+from app.storage.executors import Executors
+from app.storage.idempotency import Idempotency
+from app.storage.jobs import Jobs
+from app.storage.keys import Keys
+from app.storage.rate import Rates
+from app.storage.secrets import Vault, key_file
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class House:
+    """Everything one process has, over one database. Each part is made when it is first asked for."""
+
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        if self.settings.fault:
+            name, _, nth = self.settings.fault.partition(":")
+            faults.arm(name, int(nth or 1))
+        database.migrate(self.settings.database())
+        self.engine = database.open_engine(self.settings.database())
+        self.ledger, self.answers, self.rates = Ledger(self.engine), Answers(self.engine), Rates(self.engine)
+        self.jobs, self.endpoints, self.keys = Jobs(self.engine), Endpoints(self.engine), Keys(self.engine)
+        self.idempotency = Idempotency(self.engine)
+        self.datasets = Datasets(self.engine, self.settings.data_dir / "datasets")
+        self.connections = Connections(self.engine, Vault(self._secret_key()), environment)
+
+    @cached_property
+    def runner(self) -> DbosRunner:
+        return DbosRunner(self.settings.engine_database(), self.settings.executor_id, Executors(self.engine))
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        return Predictor(self.endpoints, self.jobs, self._serving_gateway, self.price)
+
+    def price(self, connection_id: str) -> Price:
+        return self.connections.get(connection_id).price
+
+    def source(self, connection_id: str) -> Source:
+        connection = self.connections.get(connection_id)
+        info = self.provider(connection, secret="").info
+        labels = len(connection.labels) or len(info.labels)
+        return Source(connection.price, connection.limits, info.score_kind, info.input_size, labels)
+
+    def provider(self, connection: ConnectionRecord, secret: str | None = None) -> Provider:
+        """The translator of a connection. Raises BadRequest when its secret cannot be had."""
+        if secret is None:
+            secret = self.connections.secret(connection.id)
+        return providers.make(
+            connection.provider, connection.base_url, connection.model, secret, connection.options
+        )
+
+    # ---------------------------------------------------------------- gateways
+
+    @asynccontextmanager
+    async def gateway(
+        self,
+        scope: str,
+        connection_id: str,
+        fence: int,
+        policy: RetryPolicy | None = None,
+        *,
+        pin: bool = False,
+    ) -> AsyncGenerator[Gateway]:
+        """A gateway of the running event loop, with an HTTP client of its own."""
+        connection = await asyncio.to_thread(self.connections.get, connection_id)
+        provider = await asyncio.to_thread(self.provider, connection)
+        account = Account(connection_id, connection_id, provider, connection.price, connection.limits)
+        book = await asyncio.to_thread(self.connections.book, connection_id)
+        async with Client(
+            allow_private=self.settings.allow_private_hosts, connections=connection.limits.concurrency
+        ) as client:
+            yield Gateway(
+                account, self.ledger, self.answers, self.rates, book, client,
+                scope=scope, fence=fence, policy=policy, pin_version=pin,
+            )  # fmt: skip
+
+    @asynccontextmanager
+    async def _job_gateway(self, job_id: str, connection_id: str, fence: int) -> AsyncGenerator[Gateway]:
+        async with self.gateway(job_id, connection_id, fence, pin=True) as gateway:
+            yield gateway
+
+    @asynccontextmanager
+    async def _serving_gateway(self, scope: str, connection_id: str) -> AsyncGenerator[Gateway]:
+        async with self.gateway(scope, connection_id, 0, SERVING) as gateway:
+            yield gateway
+
+    # ---------------------------------------------------------------- the worker
+
+    def bench(self) -> Bench:
+        return Bench(
+            jobs=self.jobs,
+            ledger=self.ledger,
+            endpoints=self.endpoints,
+            dataset_folder=self.datasets.folder,
+            source=self.source,
+            gateway=self._job_gateway,
+            stopping=self.runner.stopping.is_set,
+        )
+
+    def launch(self) -> None:
+        """Start running jobs in threads of this process."""
+        bench = self.bench()
+
+        def work(job_id: str) -> bool:
+            return asyncio.run(run_segment(job_id, bench))
+
+        self.runner.launch(work, self._segment_failed)
+
+    def _segment_failed(self, job_id: str, error: Exception) -> None:
+        """A fault of ours: the job fails with a stable code; the log has the rest."""
+        job = self.jobs.get(job_id)
+        if isinstance(error, StaleFence) or job.over:
+            return
+        if isinstance(error, Unusable):
+            self.jobs.pause_for(job_id, job.fence, error)
+            return
+        self.jobs.fail(
+            job_id,
+            job.fence,
+            error if isinstance(error, ReprogError) else ReprogError(
+                "The job stopped on an internal error.",
+                code="internal_error",
+                hint="The worker's log has the trace; clone the job to try again: paid answers are kept.",
+            ),
+        )  # fmt: skip
+
+    def close(self) -> None:
+        if "runner" in self.__dict__:
+            self.runner.close()
+        self.engine.dispose()
+
+    def _secret_key(self) -> str:
+        settings = self.settings
+        if settings.secret_key is not None:
+            return settings.secret_key.get_secret_value()
+        if settings.secret_key_file is not None:
+            return _read(settings.secret_key_file)
+        return key_file(settings.data_dir / "secret.key")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise BadRequest(
+            f"The secret key file cannot be read: {error.strerror}.",
+            code="secret_key_missing",
+            param="REPROG_SECRET_KEY_FILE",
+            hint="Point REPROG_SECRET_KEY_FILE at a file this user may read.",
+        ) from error
