@@ -45,6 +45,12 @@ class Faults(BaseModel):
     )
     version_flip_after_n: Count | None = None  # images scored by a model, then it has a new version
 
+    @property
+    def chances(self) -> bool:
+        """Whether anything is left to chance."""
+        shares = (self.p_401, self.p_5xx, self.p_reset, self.p_hang, self.p_wrong_json, self.p_truncated)
+        return any(shares) or self.per_input_failure_rate > 0 or self.score_noise > 0
+
     def refuses(self, key: str) -> bool:
         """Whether `key` is switched off."""
         return self.key_refused if isinstance(self.key_refused, bool) else key in self.key_refused
@@ -81,8 +87,8 @@ class FaultBox:
         self._scored.clear()
 
     def luck(self, body: bytes) -> Luck:
-        """Draw for one request. Tries are counted only while a switch is on."""
-        if self.faults == _CALM:
+        """Draw for one request. Bodies are hashed and tries counted only while something is left to chance."""
+        if not self.faults.chances:
             return Luck(self.faults, b"", 0)
         digest = hashlib.sha256(body).digest()
         self._attempts[digest] += 1
@@ -96,6 +102,3 @@ class FaultBox:
         """0 at first, 1 once the model's version has flipped."""
         limit = self.faults.version_flip_after_n
         return int(limit is not None and self._scored[model] >= limit)
-
-
-_CALM = Faults()
