@@ -1,0 +1,103 @@
+"""The one road to a provider: cache, money, rate, HTTP, answer, bill - in that order, for every query."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from app.contracts import AnswerStore, Images, Query, RateLimiter, Scores
+from app.errors import KeyRefused, ProviderError
+from app.gateway.account import Account, Answers, LabelBook, Ledger, Sender, SourceModel
+from app.gateway.attempt import Wish
+from app.gateway.retry import SERVING, RetryPolicy
+from app.gateway.round import Round
+
+__all__ = ["SERVING", "Account", "Answers", "Gateway", "LabelBook", "RetryPolicy"]
+
+
+class Gateway:
+    """Asks one source model on behalf of one budget scope. Belongs to one event loop.
+
+    `scope` is the budget row that pays (a job, an endpoint) beside the connection's own. With `pin_version`
+    a changed model version stops everything with ModelChanged, after the answers are stored under the new
+    version; without it `on_version_change(old, new)` is told. `on_progress(done, cached)` counts images.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        ledger: Ledger,
+        answers: AnswerStore,
+        rates: RateLimiter,
+        labels: LabelBook,
+        client: Sender,
+        *,
+        scope: str,
+        fence: int = 0,
+        policy: RetryPolicy | None = None,
+        pin_version: bool = False,
+        compressed: bool = False,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_version_change: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self.account, self.ledger, self.answers, self.rates = account, ledger, answers, rates
+        self.client, self.scope, self.fence = client, scope, fence
+        self.policy = policy or RetryPolicy()
+        self.compressed, self.on_progress = compressed, on_progress
+        self.model = SourceModel(labels, pin_version, on_version_change)
+        self.room = asyncio.Semaphore(account.limits.concurrency)
+        self.pace = asyncio.Lock()  # one request at a time waits for its slot: a pause reaches all behind it
+        self.buying: dict[bytes, asyncio.Future[None]] = {}  # image digest -> done, whatever the outcome
+        self.failures = 0  # requests that failed in a row
+        self.answered = 0  # images ever answered here
+
+    async def ask(
+        self,
+        images: Images,
+        *,
+        keep_micros: int = 0,
+        keep_queries: int = 0,
+        cache_only: bool = False,
+        purpose: str = "step",
+    ) -> Answers:
+        """Scores of (N, H, W, 3) uint8 images, each bought at most once.
+
+        `keep_*` of the scope's budget stay untouched; `cache_only` sends nothing. Raises BudgetExhausted,
+        ConfigError and its kinds, Throttled and Unavailable (the provider stays down), Unusable; by then
+        every request that was under way has been waited for, and what it brought is stored.
+        """
+        return await Round(self, images, Wish(purpose, keep_micros, keep_queries), cache_only).run()
+
+    def query(
+        self, labels: tuple[str, ...], *, keep_micros: int = 0, keep_queries: int = 0, purpose: str = "step"
+    ) -> Query:
+        """A `Query` whose columns follow `labels`; it raises the error of the first image refused."""
+
+        async def query(images: Images) -> Scores:
+            answers = await self.ask(
+                images, keep_micros=keep_micros, keep_queries=keep_queries, purpose=purpose
+            )
+            for error in answers.rejected.values():
+                raise error
+            return answers.under(labels)
+
+        return query
+
+    async def discover(self) -> tuple[str, ...]:
+        """Ask the provider for its labels, where that is free; returns all labels known afterwards.
+        Raises KeyRefused, Unavailable; a provider that cannot list its labels is no error."""
+        request = self.account.provider.labels_request()
+        if request is not None:
+            wait = await asyncio.to_thread(
+                self.rates.acquire, self.account.credential, self.account.limits.requests_per_second
+            )
+            await asyncio.sleep(wait)
+            reply = await self.client.send(request)
+            try:
+                names = self.account.provider.labels(reply)
+            except KeyRefused:
+                raise
+            except ProviderError:
+                names = ()
+            await asyncio.to_thread(self.model.columns, names)
+        return self.model.labels

@@ -1,0 +1,313 @@
+"""One ask: from images to answers, with as many requests at once as the account allows.
+
+lookup (thread)   encode, digest, cache          images already answered cost nothing
+chunk             up to max_batch images, while there is room
+retry             prepare (thread)  request bytes; reservation and intent committed
+                  slot              of the account's rate
+                  send              HTTP
+                  conclude (thread) translate; answers stored and the attempt settled in one transaction
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app.contracts import Images, WireReply, WireRequest
+from app.errors import Forbidden, ModelChanged, ProviderError, Rejected, ReplyInvalid, Unavailable
+from app.gateway.account import Answers
+from app.gateway.attempt import Item, Row, Settled, Wish, close, conclude, prepare
+from app.gateway.encoding import digest, encode, key
+from app.gateway.faults import crash_point
+from app.gateway.retry import retrying
+
+if TYPE_CHECKING:
+    from app.gateway.query import Gateway
+
+_WINDOW = 64  # images encoded and looked up at once: bounds memory
+_GRACE = 2.0  # seconds that a cancelled ask waits for the replies already under way
+
+
+class _Stopped(Exception):
+    """This ask is over: start nothing new."""
+
+
+@dataclass
+class _Chunk:
+    """Images that go out in one request; after it, those still without an answer."""
+
+    items: list[Item]
+    seen: int  # images the provider had answered when this chunk started
+    asked: bool = False
+    parsed: bool = False  # the last request failed for some of its images only
+
+
+class Round:
+    """The state of one ask. All of it is touched by the event loop's thread only."""
+
+    def __init__(self, gateway: Gateway, images: Images, wish: Wish, cache_only: bool) -> None:
+        self._g, self._images, self._wish, self._cache_only = gateway, images, wish, cache_only
+        self._rows: dict[int, Row] = {}
+        self._rejected: dict[int, ProviderError] = {}
+        self._first: dict[bytes, int] = {}  # digest -> index of the first image that looks like this
+        self._twin: dict[int, int] = {}  # index -> index of the first image that looks the same
+        self._cached = self._spent = 0
+        self._stopped = asyncio.Event()
+        self._failure: Exception | None = None
+        self._buying: dict[bytes, asyncio.Future[None]] = {}  # those of the gateway's that are ours
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> Answers:
+        """See `Gateway.ask`."""
+        try:
+            todo: Sequence[int] = range(len(self._images))
+            while len(todo) and self._failure is None:
+                todo = await self._pass(todo)
+            if self._cached:
+                await asyncio.to_thread(self._g.ledger.count_cached, self._g.scope, self._cached)
+        except asyncio.CancelledError:
+            self._stop(None)
+            await self._abandon()
+            raise
+        except Exception as error:
+            self._stop(error)
+            await self._drain()
+        finally:
+            self._disown(list(self._buying))
+        if self._failure is not None:
+            raise self._failure
+        return self._answers()
+
+    def _answers(self) -> Answers:
+        labels = self._g.model.labels
+        scores = np.full((len(self._images), len(labels)), np.nan)
+        for index, row in self._rows.items():
+            scores[index, : len(row)] = row  # a row stored when fewer labels were known: NaN beyond
+        rejected = dict(self._rejected)
+        for index, twin in self._twin.items():
+            scores[index] = scores[twin]
+            if twin in self._rejected:
+                rejected[index] = self._rejected[twin]
+        return Answers(labels, scores, dict(sorted(rejected.items())), self._cached, self._spent)
+
+    # ---------------------------------------------------------------- images to chunks
+
+    async def _pass(self, todo: Sequence[int]) -> Sequence[int]:
+        """Look up and buy; returns the images that another ask was buying meanwhile, to look up again."""
+        g = self._g
+        batch = max(1, min(g.account.limits.max_batch, g.account.provider.info.max_batch))
+        waiting: list[Item] = []
+        others: dict[int, asyncio.Future[None]] = {}
+        for start in range(0, len(todo), _WINDOW):
+            for item in await self._missing(todo[start : start + _WINDOW]):
+                if item.digest in g.buying:
+                    others[item.index] = g.buying[item.digest]
+                else:
+                    self._own(item.digest)
+                    waiting.append(item)
+            while len(waiting) >= batch and self._failure is None:
+                await self._start(waiting[:batch])
+                del waiting[:batch]
+            if self._failure is not None:
+                break
+        if waiting and self._failure is None:
+            await self._start(waiting)
+        await self._drain()
+        if others and self._failure is None:
+            await asyncio.wait(others.values())
+        return list(others)
+
+    async def _missing(self, indices: Sequence[int]) -> list[Item]:
+        """Those of the images that have no answer yet, one of each look."""
+        found, items = await asyncio.to_thread(self._lookup, indices)
+        missing: list[Item] = []
+        for item in items:
+            first = self._first.setdefault(item.digest, item.index)
+            if first != item.index:
+                self._twin[item.index] = first
+                self._cached += not self._cache_only or first in self._rows
+            elif item.key in found:
+                self._rows[item.index] = found[item.key]
+                self._cached += 1
+            elif not self._cache_only:
+                missing.append(item)
+        self._progress()
+        return missing
+
+    def _lookup(self, indices: Sequence[int]) -> tuple[dict[bytes, Row], list[Item]]:
+        g, items = self._g, list[Item]()
+        info, version = g.account.provider.info, g.model.version
+        pngs = encode(self._images[list(indices)], compressed=g.compressed)
+        for index, png in zip(indices, pngs, strict=True):
+            mark = digest(png)
+            items.append(Item(index, png, mark, key(info, version, mark), version))
+        return dict(g.answers.get([item.key for item in items])), items
+
+    def _own(self, mark: bytes) -> None:
+        self._g.buying[mark] = self._buying[mark] = asyncio.get_running_loop().create_future()
+
+    def _disown(self, marks: Sequence[bytes]) -> None:
+        """Answered or not, we are no longer buying these."""
+        for mark in marks:
+            del self._g.buying[mark]
+            self._buying.pop(mark).set_result(None)
+
+    def _progress(self) -> None:
+        if self._g.on_progress is not None:
+            self._g.on_progress(len(self._rows) + len(self._twin) + len(self._rejected), self._cached)
+
+    # ---------------------------------------------------------------- one chunk
+
+    async def _start(self, items: list[Item]) -> None:
+        await self._g.room.acquire()
+        task = asyncio.create_task(self._buy(items))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _buy(self, items: list[Item]) -> None:
+        try:
+            await self._insist(_Chunk(items, self._g.answered))
+        except _Stopped:
+            pass
+        except Exception as error:
+            self._stop(error)
+        finally:
+            self._g.room.release()
+            self._disown([item.digest for item in items])
+            self._progress()
+
+    async def _insist(self, chunk: _Chunk) -> None:
+        """Ask until every image of the chunk is answered or rejected."""
+        retry = retrying(self._g.policy, sleep=self._pause, throttled=self._postpone)
+        try:
+            await retry(self._attempt, chunk)
+        except Rejected as error:  # the request as a whole: find out which image it was
+            if len(chunk.items) == 1:
+                self._rejected[chunk.items[0].index] = error
+                return
+            half = len(chunk.items) // 2
+            for part in (chunk.items[:half], chunk.items[half:]):
+                await self._insist(_Chunk(part, self._g.answered, asked=True))
+        except (Unavailable, ReplyInvalid) as error:
+            alone = chunk.parsed or len(chunk.items) == 1
+            if not alone or error.http_status is None or self._g.answered == chunk.seen:
+                raise
+            for item in chunk.items:  # others were answered all the while: it is the image
+                self._rejected[item.index] = error
+
+    async def _attempt(self, chunk: _Chunk) -> None:
+        """One request. Raises its error, or the error of the first image left without an answer."""
+        self._check()
+        g, items = self._g, chunk.items
+        request, attempt = await asyncio.to_thread(prepare, g, items, self._wish, chunk.asked)
+        chunk.asked = True
+        try:
+            await self._slot()
+        except BaseException as error:
+            await asyncio.to_thread(close, g, attempt, len(items), error, False)
+            raise
+        try:
+            reply = await self._send(request)
+        except Exception as error:
+            sent = not isinstance(error, Forbidden)
+            self._spent += await asyncio.to_thread(close, g, attempt, len(items), error, sent)
+            self._failed(error)
+            raise
+        crash_point("after_send")
+        settled = await asyncio.to_thread(conclude, g, attempt, items, reply)
+        crash_point("after_settle")
+        self._spent += settled.spent
+        if settled.error is not None:
+            self._failed(settled.error)
+            raise g.policy.judge(settled.error)
+        self._receive(chunk, settled)
+
+    def _receive(self, chunk: _Chunk, settled: Settled) -> None:
+        """Keep the answers; what is left of the chunk has to be asked again."""
+        g, left = self._g, list[tuple[Item, ProviderError]]()
+        self._rows |= settled.rows
+        if settled.rows:
+            g.answered += len(settled.rows)
+            g.failures = 0
+        for item, outcome in zip(chunk.items, settled.outcomes, strict=True):
+            if isinstance(outcome, Rejected):
+                self._rejected[item.index] = outcome
+            elif isinstance(outcome, ProviderError):
+                left.append((item, outcome))
+        chunk.items = [item for item, _ in left]
+        chunk.parsed = bool(left)
+        if settled.change is not None and g.model.pinned:
+            raise ModelChanged(
+                "The source model's version changed from {} to {}.".format(*settled.change),
+                hint="Resume to go on with the new version; its answers are paid for anew.",
+            )
+        for _, error in left:
+            raise g.policy.judge(error)
+
+    async def _slot(self) -> None:
+        account = self._g.account
+        async with self._g.pace:
+            self._check()
+            wait = await asyncio.to_thread(
+                self._g.rates.acquire, account.credential, account.limits.requests_per_second
+            )
+            await self._pause(wait)
+
+    async def _send(self, request: WireRequest) -> WireReply:
+        task = asyncio.current_task()
+        assert task is not None
+        self._sending.add(task)
+        try:
+            return await self._g.client.send(request)
+        except asyncio.CancelledError as error:  # by `_abandon`, or the event loop ends
+            task.uncancel()
+            raise Unavailable("Abandoned while it was under way.", code="abandoned") from error
+        finally:
+            self._sending.discard(task)
+
+    # ---------------------------------------------------------------- stopping
+
+    def _failed(self, error: Exception) -> None:
+        """Count a failure that may have been billed; too many in a row stop the ask."""
+        if isinstance(error, ProviderError) and error.retryable and error.billed is None:
+            self._g.failures += 1
+            if self._g.failures >= max(self._g.policy.breaker, 3 * self._g.account.limits.concurrency):
+                self._stop(error)
+
+    def _stop(self, failure: Exception | None) -> None:
+        """Start nothing more; the first failure is the one to report."""
+        self._failure = self._failure or failure
+        self._stopped.set()
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise _Stopped
+
+    async def _pause(self, seconds: float) -> None:
+        if seconds > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._stopped.wait()
+        self._check()
+
+    async def _postpone(self, seconds: float) -> None:
+        await asyncio.to_thread(self._g.rates.postpone, self._g.account.credential, seconds)
+
+    async def _drain(self) -> None:
+        """Wait for every request under way."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _abandon(self) -> None:
+        """After a cancellation: give replies under way a moment, then count them as unknown."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_GRACE)
+        for task in self._sending:
+            task.cancel()
+        await self._drain()
