@@ -44,7 +44,9 @@ connections = Table(
     Column("provider", String(40), nullable=False),
     Column("base_url", Text, nullable=False),
     Column("model", JSON, nullable=False),
-    Column("options", JSON, nullable=False),  # provider's extra settings (http_json template, input_size, ...)
+    Column(
+        "options", JSON, nullable=False
+    ),  # provider's extra settings (http_json template, input_size, ...)
     Column("secret_encrypted", Text),  # Fernet token, or null
     Column("secret_ref", Text),  # env:NAME or file:PATH; stores no secret
     Column("secret_last4", String(4)),
@@ -84,7 +86,7 @@ jobs = Table(
     Column("spec", JSON, nullable=False),  # the validated JobSpec
     Column("metadata", JSON, nullable=False),
     Column("connection_id", String(40), ForeignKey("connections.id"), nullable=False),
-    Column("dataset_id", String(40), ForeignKey("datasets.id"), nullable=False),
+    Column("dataset_id", String(40), ForeignKey("datasets.id")),  # null: an imported program
     Column("fence", Integer, nullable=False),  # raised at each segment start; old holders can write nothing
     Column("revision", Integer, nullable=False),  # raised by every write: the ETag
     Column("progress", JSON, nullable=False),

@@ -164,7 +164,7 @@ def upgrade() -> None:
         sa.Column("spec", sa.JSON(), nullable=False),
         sa.Column("metadata", sa.JSON(), nullable=False),
         sa.Column("connection_id", sa.String(length=40), nullable=False),
-        sa.Column("dataset_id", sa.String(length=40), nullable=False),
+        sa.Column("dataset_id", sa.String(length=40), nullable=True),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("progress", sa.JSON(), nullable=False),

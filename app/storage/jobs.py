@@ -1,0 +1,336 @@
+"""Jobs: what the user asked, how far a worker came. Each row is written by two parties:
+
+- users set `want` (run, pause, cancel); a job that no worker holds changes state at once;
+- the worker that holds the fence moves it through its states. Every worker's write says
+  `WHERE fence = :mine` and raises StaleFence when another worker has taken the job since.
+
+validating -> queued -> running -> succeeded | failed; running -> pausing -> paused -> queued (resume);
+anything before the end -> cancelling -> cancelled. Every write raises `revision`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Engine, func, insert, select
+
+from app.errors import ReprogError
+from app.storage import checkpoints, events, ids, tables
+from app.storage import job_rows as rows
+from app.storage.booking import open_scopes
+from app.storage.checkpoints import CheckpointRecord, Point
+from app.storage.database import now, read, write
+from app.storage.events import Event
+from app.storage.job_rows import HELD, OVER, JobRecord
+
+__all__ = ["HELD", "OVER", "JobRecord", "Jobs"]
+
+_jobs = tables.jobs
+
+
+class Jobs:
+    """The job rows of one database, with their events, checkpoints and curves."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # ---------------------------------------------------------------- users
+
+    def create(
+        self,
+        *,
+        name: str,
+        spec: dict[str, Any],
+        metadata: dict[str, Any],
+        connection_id: str,
+        dataset_id: str | None,
+        cap: int | None,
+        queries_cap: int | None,
+        status: str = "queued",
+    ) -> JobRecord:
+        """The job, its caps (micro-units and queries) and its first event, in one transaction."""
+        ident = ids.new("job_")
+        row = {
+            "id": ident,
+            "name": name,
+            "status": status,
+            "want": "run",
+            "spec": spec,
+            "metadata": metadata,
+            "connection_id": connection_id,
+            "dataset_id": dataset_id,
+            "fence": 0,
+            "revision": 1,
+            "progress": {},
+            "metrics": {},
+        }
+        with write(self._engine) as connection:
+            created_at = now(connection)
+            finished_at = created_at if status in OVER else None
+            connection.execute(insert(_jobs).values(created_at=created_at, finished_at=finished_at, **row))
+            open_scopes(connection, [ident], cap, queries_cap)
+            events.append(connection, ident, "job.created", {"status": status})
+        return self.get(ident)
+
+    def get(self, ident: str) -> JobRecord:
+        """Raises NotFound."""
+        with read(self._engine) as connection:
+            query = select(_jobs).where(_jobs.c.id == ident, _jobs.c.deleted_at.is_(None))
+            return rows.record(connection.execute(query).mappings().first(), ident)
+
+    def list(
+        self,
+        after: str | None = None,
+        limit: int = 20,
+        status: Sequence[str] = (),
+        connection_id: str | None = None,
+    ) -> list[JobRecord]:
+        """Newest first; ids below `after`."""
+        c = _jobs.c
+        query = select(_jobs).where(c.deleted_at.is_(None)).order_by(c.id.desc()).limit(limit)
+        if after is not None:
+            query = query.where(c.id < after)
+        if status:
+            query = query.where(c.status.in_(status))
+        if connection_id is not None:
+            query = query.where(c.connection_id == connection_id)
+        with read(self._engine) as connection:
+            return [rows.record(row, "") for row in connection.execute(query).mappings()]
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by status."""
+        c = _jobs.c
+        query = select(c.status, func.count()).where(c.deleted_at.is_(None)).group_by(c.status)
+        with read(self._engine) as connection:
+            return dict(connection.execute(query).tuples().all())
+
+    def edit(
+        self,
+        ident: str,
+        *,
+        name: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        spec: dict[str, Any] | None = None,
+    ) -> JobRecord:
+        """Change what is given. Raises NotFound."""
+        given = {"name": name, "metadata": metadata, "spec": spec}
+        values = {column: value for column, value in given.items() if value is not None}
+        with write(self._engine) as connection:
+            rows.lock(connection, ident)
+            if values:
+                rows.change(connection, ident, **values)
+                events.append(connection, ident, "job.changed", {"members": sorted(values)})
+        return self.get(ident)
+
+    def pause(self, ident: str) -> JobRecord:
+        """A job that no worker holds is paused at once, another after its requests in flight.
+        Raises NotFound, Conflict `invalid_state`."""
+        with write(self._engine) as connection:
+            job = rows.lock(connection, ident)
+            rows.allow(job, "pause", ("validating", "queued", "running"))
+            held = job.status in HELD
+            status = "pausing" if held else "paused"
+            rows.change(connection, ident, want="pause", status=status, status_reason="paused_by_user")
+            events.append(connection, ident, f"job.{status}", {"reason": "paused_by_user"})
+        return self.get(ident)
+
+    def resume(self, ident: str) -> JobRecord:
+        """Queue it again; the caller tells the runner. Raises NotFound, Conflict `invalid_state`."""
+        with write(self._engine) as connection:
+            job = rows.lock(connection, ident)
+            rows.allow(job, "resume", ("paused", "pausing"))
+            status = "queued" if job.status == "paused" else "running"
+            rows.change(connection, ident, want="run", status=status, status_reason=None, error=None)
+            events.append(connection, ident, "job.resumed", {})
+        return self.get(ident)
+
+    def cancel(self, ident: str) -> JobRecord:
+        """As `pause`, for good. Raises NotFound, Conflict `invalid_state`."""
+        with write(self._engine) as connection:
+            job = rows.lock(connection, ident)
+            rows.allow(job, "cancel", ("validating", "queued", "running", "pausing", "paused"))
+            if job.status in HELD:
+                reason = {"want": "cancel", "status": "cancelling", "status_reason": "cancelled_by_user"}
+                rows.change(connection, ident, **reason)
+                events.append(connection, ident, "job.cancelling", {})
+            else:
+                rows.end(connection, ident, "cancelled", "cancelled_by_user", want="cancel")
+        return self.get(ident)
+
+    def delete(self, ident: str) -> None:
+        """Hide the job; its programs stay for the endpoints that serve them. Raises NotFound, Conflict."""
+        with write(self._engine) as connection:
+            job = rows.lock(connection, ident)
+            rows.allow(job, "delete", (*OVER, "paused"))
+            rows.change(connection, ident, want="cancel", deleted_at=now(connection))
+
+    def events(self, ident: str, after: int = 0, limit: int = 100) -> list[Event]:
+        """Raises NotFound."""
+        self.get(ident)
+        return events.after(self._engine, ident, after, limit)
+
+    # ---------------------------------------------------------------- workers
+
+    def begin(self, ident: str) -> JobRecord | None:
+        """Take the job: the fence rises, so whoever held it before can write nothing more. None when it is
+        not to run; a pause or cancel that nobody carried out is carried out here."""
+        with write(self._engine) as connection:
+            row = connection.execute(rows.one(ident).with_for_update()).mappings().first()
+            if row is None or row["deleted_at"] is not None:
+                return None
+            job = rows.record(row, ident)
+            if job.over or job.status == "paused":
+                return None
+            if job.want != "run":
+                rows.carry_out(connection, job)
+                return None
+            first = job.started_at is None
+            started = now(connection) if first else job.started_at
+            rows.change(connection, ident, status="running", fence=job.fence + 1, started_at=started)
+            if job.status != "running":
+                events.append(connection, ident, "job.started" if first else "job.continued", {})
+        return self.get(ident)
+
+    def wanted(self, ident: str) -> str:
+        """run | pause | cancel: what the user asked last."""
+        with read(self._engine) as connection:
+            return connection.execute(select(_jobs.c.want).where(_jobs.c.id == ident)).scalar() or "cancel"
+
+    def stand_down(self, ident: str, fence: int) -> bool:
+        """The worker stopped because it was asked to: pause or cancel as the user wants. Returns True when
+        the user wants neither (the process shuts down) and the job is to go on. Raises StaleFence."""
+        with write(self._engine) as connection:
+            job = rows.held(connection, ident, fence)
+            if job.want != "run":
+                rows.carry_out(connection, job)
+                return False
+            rows.change(connection, ident, status="queued")
+            return True
+
+    def pause_for(self, ident: str, fence: int, error: ReprogError) -> None:
+        """Something outside (provider, key, disk) stops the job: paused, with the reason. Raises
+        StaleFence."""
+        with write(self._engine) as connection:
+            job = rows.held(connection, ident, fence)
+            if job.want == "cancel":
+                rows.carry_out(connection, job)
+                return
+            values = {
+                "status": "paused",
+                "want": "pause",
+                "status_reason": error.code,
+                "error": rows.document(error),
+            }
+            rows.change(connection, ident, **values)
+            events.append(
+                connection, ident, "job.paused", {"reason": error.code, "error": rows.document(error)}
+            )
+
+    def fail(self, ident: str, fence: int, error: ReprogError) -> None:
+        """Raises StaleFence."""
+        with write(self._engine) as connection:
+            rows.held(connection, ident, fence)
+            rows.end(connection, ident, "failed", error.code, error=rows.document(error))
+
+    def progress(self, ident: str, fence: int, progress: dict[str, Any]) -> None:
+        """Raises StaleFence."""
+        with write(self._engine) as connection:
+            rows.held(connection, ident, fence)
+            rows.change(connection, ident, progress=progress)
+
+    def save_state(
+        self,
+        ident: str,
+        fence: int,
+        step: int,
+        blob: bytes,
+        *,
+        metrics: dict[str, Any],
+        queries: int,
+        spent_micros: int,
+        phase: str,
+    ) -> None:
+        """State, point of the curve, latest metrics and event in one transaction. Raises StaleFence."""
+        with write(self._engine) as connection:
+            job = rows.held(connection, ident, fence)
+            checkpoints.replace_state(connection, ident, step, blob, queries)
+            data = {"phase": phase, **metrics}
+            checkpoints.add_point(connection, ident, step, queries, spent_micros, data)
+            rows.change(connection, ident, metrics=job.metrics | {"latest": {"step": step, **metrics}})
+            told = {"step": step, "queries": queries, "spent_micros": spent_micros, **data}
+            events.append(connection, ident, "job.step", told)
+
+    def save_program(
+        self,
+        ident: str,
+        fence: int,
+        step: int,
+        blob: bytes,
+        *,
+        metrics: dict[str, Any],
+        validation_images: int,
+        queries: int,
+        config: dict[str, Any] | None = None,
+    ) -> str:
+        """Store a servable program and, when `metrics` says its `val_accuracy`, make it the best so far.
+        Returns the checkpoint's id. Raises StaleFence."""
+        with write(self._engine) as connection:
+            job = rows.held(connection, ident, fence)
+            checkpoint = checkpoints.put_program(
+                connection, ident, step, blob, config=config or {}, metrics=metrics, queries=queries
+            )
+            if "val_accuracy" in metrics:
+                best = {
+                    "checkpoint_id": checkpoint,
+                    "step": step,
+                    "val_accuracy": metrics["val_accuracy"],
+                    "validation_images": validation_images,
+                }
+                rows.change(connection, ident, metrics=job.metrics | {"best": best})
+            events.append(
+                connection, ident, "job.checkpoint", {"checkpoint_id": checkpoint, "step": step, **metrics}
+            )
+        return checkpoint
+
+    def succeed(
+        self,
+        ident: str,
+        fence: int,
+        *,
+        checkpoint_id: str,
+        metrics: dict[str, Any],
+        reason: str | None,
+        endpoint: str | None,
+        progress: dict[str, Any],
+    ) -> None:
+        """The end: `metrics` holds test, baselines and verdict. Raises StaleFence."""
+        with write(self._engine) as connection:
+            job = rows.held(connection, ident, fence)
+            best = {**(job.metrics.get("best") or {}), "checkpoint_id": checkpoint_id}
+            if endpoint is not None:
+                told = {"endpoint": endpoint, "checkpoint_id": checkpoint_id}
+                events.append(connection, ident, "job.published", told)
+            values = {"metrics": job.metrics | metrics | {"best": best}, "progress": progress}
+            rows.end(connection, ident, "succeeded", reason, **values)
+
+    # ---------------------------------------------------------------- checkpoints and the curve
+
+    def state(self, ident: str) -> bytes | None:
+        """The state to resume from; None before the first step."""
+        return checkpoints.state(self._engine, ident)
+
+    def program(self, checkpoint_id: str) -> bytes:
+        """Raises NotFound."""
+        return checkpoints.program(self._engine, checkpoint_id)
+
+    def programs(self, ident: str, after: str | None = None, limit: int = 20) -> list[CheckpointRecord]:
+        """The job's programs, newest first."""
+        return checkpoints.programs(self._engine, ident, after, limit)
+
+    def latest_program(self, ident: str) -> CheckpointRecord:
+        """The finished program, or the best so far. Raises NotFound `no_program_yet`."""
+        return checkpoints.latest(self._engine, ident)
+
+    def points(self, ident: str, limit: int = 500) -> list[Point]:
+        return checkpoints.points(self._engine, ident, limit)
