@@ -87,7 +87,7 @@ class FaultBox:
         self._scored.clear()
 
     def luck(self, body: bytes) -> Luck:
-        """Draw for one request. Bodies are hashed and tries counted only while something is left to chance."""
+        """Draw for one request. Bodies are hashed and tries counted only where chance has a say."""
         if not self.faults.chances:
             return Luck(self.faults, b"", 0)
         digest = hashlib.sha256(body).digest()
