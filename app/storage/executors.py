@@ -21,19 +21,13 @@ from typing import TextIO
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from app.errors import BadRequest, Conflict
+from app.errors import BadRequest, Conflict, Unusable
+from app.storage.database import now, read, write
 from app.storage.tables import executors
 
 log = logging.getLogger(__name__)
 
 SLOTS = 64  # executors with generated ids on one host
-
-
-def database_now(connection: sa.Connection) -> sa.ColumnElement[float]:
-    """The database's own clock as an expression: UTC seconds since 1970 (1 ms fine on SQLite)."""
-    if connection.dialect.name == "sqlite":
-        return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Float)
-    return sa.literal_column("extract(epoch FROM clock_timestamp())::float8", sa.Float)
 
 
 class Executors:
@@ -49,8 +43,8 @@ class Executors:
 
     def alive(self) -> set[str]:
         """Ids of the executors that were heard of lately."""
-        with self._engine.connect() as connection:
-            recent = executors.c.beat_at >= database_now(connection) - self._silent
+        with read(self._engine) as connection:
+            recent = executors.c.beat_at >= now(connection) - self._silent
             return set(connection.execute(sa.select(executors.c.id).where(recent)).scalars())
 
     def join(self, executor_id: str, on_lost: Callable[[], None]) -> Membership:
@@ -71,9 +65,9 @@ class Executors:
 
     def _claim(self, executor_id: str) -> float:
         """The caller holds the id's lock file, so a row of this host is a dead process's."""
-        with self._engine.begin() as connection:
-            now = database_now(connection)
-            elsewhere = sa.and_(executors.c.host != self._host, executors.c.beat_at >= now - self._silent)
+        with write(self._engine) as connection:
+            at = now(connection)
+            elsewhere = sa.and_(executors.c.host != self._host, executors.c.beat_at >= at - self._silent)
             if connection.dialect.name == "sqlite":
                 other = connection.execute(sa.select(executors.c.host).where(elsewhere)).scalar()
                 if other is not None:
@@ -81,21 +75,14 @@ class Executors:
                         f"Host {other!r} runs jobs on this SQLite file; {self._host!r} cannot as well.",
                         hint="Use PostgreSQL for more than one host, or stop the other host's worker.",
                     )
-            row = {"host": self._host, "started_at": now, "beat_at": now}
-            taken = connection.execute(
-                executors.update()
-                .where(executors.c.id == executor_id, ~elsewhere)
-                .values(row)
-                .returning(executors.c.started_at)
-            ).scalar()
-            if taken is not None:
-                return taken
-            try:
-                return connection.execute(
-                    executors.insert().values(id=executor_id, **row).returning(executors.c.started_at)
-                ).scalar_one()
-            except IntegrityError:
-                raise _in_use(executor_id) from None
+            row = {"host": self._host, "started_at": at, "beat_at": at}
+            mine = executors.update().where(executors.c.id == executor_id, ~elsewhere)
+            if connection.execute(mine.values(row)).rowcount == 0:
+                try:
+                    connection.execute(executors.insert().values(id=executor_id, **row))
+                except IntegrityError:
+                    raise _in_use(executor_id) from None
+            return at
 
     def _lock_path(self, executor_id: str) -> Path:
         """Beside the SQLite file; for a server in the temporary directory, by the server's address."""
@@ -135,28 +122,25 @@ class Membership:
         if self._thread is not threading.current_thread():
             self._thread.join()
         try:
-            self._write(executors.delete())
-        except SQLAlchemyError:
+            with write(self._engine) as connection:
+                connection.execute(executors.delete().where(self._mine))
+        except (Unusable, SQLAlchemyError):
             log.exception("executor %s could not sign off", self.id)
         self._lock.close()
 
     def _keep_beating(self) -> None:
         while not self._left.wait(self._every):
             try:
-                with self._engine.connect() as connection:
-                    beat = executors.update().values(beat_at=database_now(connection))
-                kept = self._write(beat)
-            except SQLAlchemyError:  # the database may be away for a while
+                with write(self._engine) as connection:
+                    beat = executors.update().where(self._mine).values(beat_at=now(connection))
+                    kept = connection.execute(beat).rowcount == 1
+            except (Unusable, SQLAlchemyError):  # the database may be away for a while
                 log.exception("executor %s: no heartbeat", self.id)
             else:
                 if not kept and not self._left.is_set():
                     log.error("another process has taken executor id %s", self.id)
                     self._on_lost()
                     return
-
-    def _write(self, statement: sa.Update | sa.Delete) -> bool:
-        with self._engine.begin() as connection:
-            return connection.execute(statement.where(self._mine)).rowcount == 1
 
 
 def _lock(executor_id: str, host: str, path: Callable[[str], Path]) -> tuple[str, TextIO]:

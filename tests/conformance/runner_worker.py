@@ -5,6 +5,7 @@ python runner_worker.py ENGINE_URL DATABASE_URL EXECUTOR_ID SEGMENTS CONCURRENCY
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from sqlalchemy import Column, Float, Integer, String
 from app.errors import StaleFence
 from app.jobs import runner as runner_module
 from app.jobs.runner import DbosRunner
+from app.storage.database import open_engine
 from app.storage.executors import Executors
 
 metadata = sa.MetaData()
@@ -39,19 +41,7 @@ segments = sa.Table(
     Column("ended", Float),  # null: not ended, or ended without a right to write
 )
 
-SILENT, BEAT, REAP = 1.5, 0.3, 0.3
-
-
-def connect(url: str) -> sa.Engine:
-    engine = sa.create_engine(url)
-    if engine.dialect.name == "sqlite":
-
-        @sa.event.listens_for(engine, "connect")
-        def _wait(connection: object, _: object) -> None:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA busy_timeout=10000")
-
-    return engine
+SILENT, BEAT, REAP = 2.0, 0.3, 0.3
 
 
 class Trial:
@@ -78,11 +68,11 @@ class Trial:
             time.sleep(0.02)
         with self.engine.begin() as c:
             counted = jobs.update().where(mine, jobs.c.fence == row.fence).values(done=jobs.c.done + 1)
-            row = c.execute(counted.returning(jobs)).one_or_none()
-            if row is None:
+            now = c.execute(counted.returning(jobs)).one_or_none()
+            if now is None:
                 raise StaleFence(job_id)
             c.execute(segments.update().where(segments.c.id == segment).values(ended=time.time()))
-        return row.done < row.goal and not row.paused
+        return now.done < row.goal and not now.paused  # a goal set meanwhile is for the next run
 
     def on_error(self, job_id: str, error: Exception) -> None:
         text = sa.func.coalesce(jobs.c.error, "") + f"{error};"
@@ -91,9 +81,10 @@ class Trial:
 
 
 def main() -> None:
+    logging.basicConfig(format="%(asctime)s %(name)s %(message)s")
     engine_url, url, executor_id, segments_each, concurrency, seconds = sys.argv[1:]
     runner_module.SEGMENTS = int(segments_each)
-    engine = connect(url)
+    engine = open_engine(url)
     runner = DbosRunner(
         engine_url,
         executor_id,
