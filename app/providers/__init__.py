@@ -1,0 +1,63 @@
+"""All providers: one file each, and one line in this table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from app.contracts import Provider
+from app.errors import BadRequest
+from app.providers.clarifai import Clarifai
+from app.providers.custom_vision import CustomVision
+from app.providers.wire import Defaults
+
+__all__ = ["PROVIDERS", "Defaults", "ProviderType", "make"]
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class ProviderType(Provider, Protocol):
+    """A provider class: `Model` and `Options` are pydantic models of its own settings (their JSON schema is
+    the documentation), `defaults` what to assume of an account."""
+
+    Model: ClassVar[type[BaseModel]]
+    Options: ClassVar[type[BaseModel]]
+    defaults: ClassVar[Defaults]
+
+    def __init__(self, base_url: str, model: Any, secret: str, options: Any) -> None: ...  # noqa: ANN401
+
+
+PROVIDERS: Mapping[str, type[ProviderType]] = {
+    "clarifai": Clarifai,
+    "custom_vision": CustomVision,
+}
+
+
+def make(
+    provider: str, base_url: str, model: Mapping[str, Any], secret: str, options: Mapping[str, Any]
+) -> Provider:
+    """The adapter of a connection. Raises BadRequest naming the field (`model.project_id`) that is wrong."""
+    kind = PROVIDERS.get(provider)
+    if kind is None:
+        raise BadRequest(
+            f"There is no provider {provider!r}.",
+            code="unknown_provider",
+            param="provider",
+            hint=f"One of: {', '.join(PROVIDERS)}.",
+        )
+    if secret and not (secret.isascii() and secret.isprintable()):
+        raise BadRequest("A secret holds printable ASCII characters only.", param="secret")
+    return kind(
+        base_url, _validated(kind.Model, model, "model"), secret, _validated(kind.Options, options, "options")
+    )
+
+
+def _validated(kind: type[M], values: Mapping[str, Any], param: str) -> M:
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        path = ".".join([param, *(str(part) for part in first["loc"])])
+        raise BadRequest(f"{path}: {first['msg']}.", param=path) from None

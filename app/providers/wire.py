@@ -1,0 +1,158 @@
+"""What every adapter needs: lenient JSON, score checks, waits in headers and text, fallback on the status."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from app.contracts import Limits, Price, ScoreKind, WireReply
+from app.errors import (
+    ConfigError,
+    KeyRefused,
+    ProviderError,
+    QuotaExhausted,
+    Rejected,
+    ReplyInvalid,
+    Throttled,
+    Unavailable,
+)
+
+Json = Mapping[str, Any]
+
+_TOLERANCE = 1e-6  # float32 printed as decimal: 1.0000001 is 1
+_WAIT = re.compile(
+    r"(?:retry|try again|wait)\D{0,40}?(\d+(?:\.\d+)?)\s*(second|minute|hour|day)", re.IGNORECASE
+)
+_UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
+_QUOTA = re.compile(
+    r"out of call volume|insufficient_quota|quota (?:is |has been |was )?exce|exceeded .{0,30}quota", re.I
+)
+_HIDDEN_429 = re.compile(r"""\\?["'](?:code|status|statusCode|status_code)\\?["']\s*:\s*\\?["']?429\b""")
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What to assume of an account until its owner says otherwise. List prices change: see `as_of`."""
+
+    price: Price
+    limits: Limits
+    as_of: str  # year and month
+
+
+def redacted(reply: WireReply, secret: str) -> WireReply:
+    """The reply without the secret, should the provider echo it: error texts reach users and logs."""
+    if secret and secret.encode() in reply.body:
+        return replace(reply, body=reply.body.replace(secret.encode(), b"***"))
+    return reply
+
+
+def parse(reply: WireReply) -> Json | None:
+    """The JSON object in the body, or None. Accepts NaN and Infinity, which some servers write."""
+    try:
+        value = orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        try:
+            value = json.loads(reply.body)
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, dict) else None
+
+
+def member(value: object, *path: str) -> Any:  # noqa: ANN401 - JSON
+    """The member at `path` of nested objects, or None."""
+    for name in path:
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(name)
+    return value
+
+
+def text(value: object) -> str:
+    """A string or number as text, anything else as ""."""
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+
+
+def objects(value: object) -> list[Json]:
+    """The objects in a JSON array; [] for anything else."""
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+
+
+def score(value: object, kind: ScoreKind) -> float:
+    """One score as a float. Raises ReplyInvalid for what is no number, NaN, and a probability out of 0..1
+    by more than 1e-6; within that it is clamped."""
+    try:
+        number = (
+            float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+        )
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ReplyInvalid("A score is missing or no finite number.")
+    if kind in ("probability", "independent"):
+        if not -_TOLERANCE <= number <= 1 + _TOLERANCE:
+            raise ReplyInvalid(f"A score of {number:g} is no probability.")
+        return min(1.0, max(0.0, number))
+    return number
+
+
+def distinct(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Labels of (name, id): the name, or the id without one; names that occur twice carry their id."""
+    names = [name or ident for name, ident in pairs]
+    twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set[str]()
+    return [
+        f"{name} [{ident}]" if name in twice else name for name, (_, ident) in zip(names, pairs, strict=True)
+    ]
+
+
+def retry_after(reply: WireReply, message: str = "") -> float | None:
+    """Seconds the provider asks us to wait: from Retry-After (seconds or HTTP date), else from the text."""
+    header = reply.headers.get("retry-after", "").strip()
+    if header:
+        try:
+            return max(0.0, float(header))
+        except ValueError:
+            pass
+        if (at := _date(header)) is not None:
+            sent = _date(reply.headers.get("date", ""))  # against the server's own clock where it gives one
+            return max(0.0, at - (time.time() if sent is None else sent))
+    if found := _WAIT.search(message):
+        return float(found[1]) * _UNITS[found[2].lower()]
+    return None
+
+
+def _date(value: str) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (TypeError, ValueError):
+        return None
+
+
+def by_status(reply: WireReply, message: str = "", *, request_id: str | None = None) -> ProviderError:
+    """What a reply means whose body says nothing we know. A rate limit or quota hidden in the text of another
+    error goes before the HTTP status."""
+    status = reply.status
+    body = reply.body[:4096].decode("utf-8", "replace")
+    detail = f"HTTP {status}" + (f": {message[:300]}" if message else "")
+    more: dict[str, Any] = {"http_status": status, "request_id": request_id}
+    said = message or body
+    if status >= 400 and status != 401 and _QUOTA.search(said):
+        return QuotaExhausted(detail, retry_after=retry_after(reply, said), **more)
+    if status == 429 or (status >= 500 and _HIDDEN_429.search(body)):
+        return Throttled(detail, retry_after=retry_after(reply, said), **more)
+    if status >= 500 or status == 408:
+        return Unavailable(detail, retry_after=retry_after(reply), **more)
+    if status in (401, 403):
+        return KeyRefused(detail, hint="Check the connection's secret.", **more)
+    if status in (413, 415):
+        return Rejected(detail, **more)
+    if status >= 300:
+        return ConfigError(detail, hint="Check the connection's base_url and model.", **more)
+    return ReplyInvalid(f"{detail}: not the JSON this provider answers with.", **more)
