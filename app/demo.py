@@ -222,7 +222,7 @@ def _check(client: httpx.Client, dataset: dict[str, Any]) -> tuple[int, int]:
 
 def _print_result(job: dict[str, Any], bill: dict[str, Any], right: int, asked: int) -> bool:
     metrics, cost = job["metrics"], job["cost"]
-    billed = bill["total"]["billable_queries"]
+    billed = bill["billable_queries"]
     agree = billed == cost["billable_queries"]
     for name, title in (
         ("majority", "always the commonest class"),
