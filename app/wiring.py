@@ -9,17 +9,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from app import providers
+from app.api.deps import Services
 from app.contracts import Price, Provider
 from app.errors import BadRequest, ReprogError, StaleFence, Unusable
-from app.gateway import faults
+from app.gateway import faults, guard
 from app.gateway.client import Client
 from app.gateway.query import SERVING, Account, Gateway, RetryPolicy
 from app.jobs.bench import Bench, Source
 from app.jobs.run import run_segment
 from app.jobs.runner import DbosRunner
-from app.jobs.serve import Predictor
+from app.jobs.serve import Predictor, probe
 from app.settings import Settings, environment
 from app.storage import database
 from app.storage.answers import Answers
@@ -79,6 +81,34 @@ class House:
             secret = self.connections.secret(connection.id)
         return providers.make(
             connection.provider, connection.base_url, connection.model, secret, connection.options
+        )
+
+    def check_connection(self, connection: ConnectionRecord) -> None:
+        """Raises BadRequest or Forbidden for what this provider, or this service, cannot use."""
+        guard.check_url(connection.base_url, self.settings.allow_private_hosts)
+        self.provider(connection, secret="")
+
+    async def probe(self, connection_id: str) -> dict[str, Any]:
+        """One billable query; see `app.jobs.serve.probe`."""
+        async with self.gateway(connection_id, connection_id, 0, SERVING) as gateway:
+            return await probe(gateway)
+
+    def services(self) -> Services:
+        """What the API is given."""
+        return Services(
+            settings=self.settings,
+            engine=self.engine,
+            ledger=self.ledger,
+            connections=self.connections,
+            datasets=self.datasets,
+            jobs=self.jobs,
+            endpoints=self.endpoints,
+            keys=self.keys,
+            idempotency=self.idempotency,
+            runner=self.runner,
+            predictor=self.predictor,
+            check_connection=self.check_connection,
+            probe=self.probe,
         )
 
     # ---------------------------------------------------------------- gateways

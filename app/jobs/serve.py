@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -134,3 +135,28 @@ def _unusable(error: ProviderError, retry_after: float) -> Unusable:
         code=error.code,
         hint=error.hint or "Try again after the time in Retry-After.",
     )
+
+
+async def probe(gateway: Gateway) -> dict[str, Any]:
+    """One billable query of an image nobody asked before: what the source model answers, and how fast.
+
+    Raises what the gateway raises; a refused image is a BadRequest.
+    """
+    info = gateway.account.provider.info
+    side = info.input_size
+    noise = np.random.default_rng().integers(0, 256, (1, 8, 8, 3), dtype=np.uint8)
+    image = picture.fit(noise[0], side, side)[None]
+    known = await gateway.discover()
+    started = time.perf_counter()
+    asked = _Counted(gateway, ())
+    await asked.query(image)
+    latency = time.perf_counter() - started
+    return {
+        "labels": list(gateway.model.labels),
+        "labels_listed": bool(known),
+        "latency_ms": round(latency * 1000, 1),
+        "model_version": gateway.model.version or None,
+        "score_kind": info.score_kind,
+        "queries": asked.sent,
+        "cost_micros": asked.sent * gateway.account.price.micros,
+    }
