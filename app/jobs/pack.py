@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -54,7 +55,7 @@ class Packer:
         pixels = hashlib.sha256(b"%d %d\n" % (height, width))
         pixels.update(image.tobytes())
         png = io.BytesIO()
-        Image.fromarray(image).save(png, "PNG", compress_level=1)
+        Image.fromarray(image).save(png, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
         length = self._file.write(png.getbuffer())
         item = Item(file, pixels.hexdigest(), height, width, self._at, length)
         self._at += length
