@@ -1,0 +1,103 @@
+"""What a method is given, and what it must offer: the contract between jobs and learning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from app.contracts import Ask, Images, Labels, MethodState, ScoreKind, Scores, Split
+from app.reprogramming.program import Program
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A target task, a source model and what may be asked of it. There is no test split in here."""
+
+    images: dict[Split, Images]  # canonical target images (n, h, w, 3) of train and val
+    labels: dict[Split, Labels]
+    target_labels: tuple[str, ...]
+    source_labels: tuple[str, ...]
+    score_kind: ScoreKind
+    floor: float  # least score that means anything, in the scores' units
+    size: int  # side of the source image, pixels
+    seed: int
+    queries: int  # how many learning may use, the probe pass included
+    queries_per_prediction: int  # most views of the finished program
+    probe: dict[Split, Scores]  # (n, K) scores of the plain view, already paid
+    groups: dict[Split, NDArray[Any]] | None = None  # rows of one group never part in cross-validation
+
+    @property
+    def classes(self) -> int:
+        """T."""
+        return len(self.target_labels)
+
+    @property
+    def count(self) -> int:
+        """Training and validation images."""
+        return len(self.labels["train"]) + len(self.labels["val"])
+
+    @property
+    def free(self) -> int:
+        """Queries left once the probe pass is paid."""
+        return max(0, self.queries - self.count)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is known of a problem before anything is paid."""
+
+    train: int
+    val: int
+    target_labels: int
+    source_labels: int | None  # None: the provider does not say until asked
+    queries: int  # for learning, probe included
+    queries_per_prediction: int
+
+    @property
+    def probe(self) -> int:
+        """Queries of the probe pass."""
+        return self.train + self.val
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a job's plan: how many queries it may take at most."""
+
+    name: str
+    queries: int
+
+
+class Method(Protocol):
+    """A learner: what to ask next, what the answers mean. Pure; randomness from (problem.seed, state.step).
+
+    Answers once paid come back free, so asking the same views of the same images again costs nothing; a
+    method counts each pair of view and image once.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int | None:
+        """Side of the source image that the user wants, pixels; None: the source model's own."""
+        ...
+
+    def plan(self, shape: Shape) -> list[Stage]:
+        """For the quote. Raises BadRequest for what cannot work at this shape."""
+        ...
+
+    def start(self, problem: Problem) -> MethodState: ...
+
+    def ask(self, problem: Problem, state: MethodState) -> Ask | None:
+        """What to score next, within `problem.queries`; None: finished. Twice the same."""
+        ...
+
+    def tell(self, problem: Problem, state: MethodState, scores: Scores) -> MethodState:
+        """Scores (V, n, K) of `ask`; a row of NaN is an image without an answer."""
+        ...
+
+    def program(self, problem: Problem, state: MethodState) -> Program:
+        """The best program so far by validation score. Servable at any moment."""
+        ...

@@ -1,0 +1,222 @@
+"""Race programs instead of descending: draw many, keep those whose scores tell the classes apart.
+
+Successive halving (Jamieson and Talwalkar 2016) on a shared subset of training images, then greedy forward
+selection of views that complement each other. The criterion is closed-form leave-one-out ridge on log-scores:
+no step size, no gradient, and every answer is used again for the final head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from app.contracts import Ask, Labels, MethodState, Scores
+from app.methods import choice, finals
+from app.methods.candidates import candidates
+from app.methods.options import SizedOptions
+from app.methods.problem import Problem, Shape, Stage
+from app.reprogramming.program import Program
+from app.reprogramming.ridge import LeaveOneOut, loo_ridge
+
+FIRST, SECOND = "first round", "second round"
+KEEP = 3  # one candidate in so many reaches the second round
+MANY_LABELS = 20  # from here on a few candidates do: each view says enough
+FEW_CANDIDATES, MOST_CANDIDATES = 12, 200
+BLOCK = 1000  # queries between checkpoints
+
+
+class RaceOptions(SizedOptions):
+    """Program search: random programs race on few images, the best that complement each other stay."""
+
+    candidates: Annotated[
+        int | None,
+        Field(ge=2, le=MOST_CANDIDATES, description="Programs drawn; null: by the budget."),
+    ] = None
+    images: Annotated[
+        int, Field(ge=20, le=2000, description="Training images a candidate is first scored on.")
+    ] = 100
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How a race shares out its queries. Without rows there is no race: the views are the first drawn."""
+
+    candidates: int
+    first: int  # training images of the first round
+    kept: int
+    second: int  # of the second
+    views: int  # of the finished program
+
+    def stages(self, shape: Shape) -> list[Stage]:
+        """The plan, in order of spending."""
+        rest = self.views * (shape.probe - self.second)
+        if not self.second:
+            rest -= shape.probe  # the plain view is among them, and paid
+        return [
+            Stage("probe", shape.probe),
+            Stage(FIRST, self.candidates * self.first),
+            Stage(SECOND, self.kept * (self.second - self.first)),
+            Stage("views", rest),
+        ]
+
+
+@dataclass(frozen=True)
+class Race:
+    """Draw, halve, select forward, judge."""
+
+    name: str = "race"
+    options: RaceOptions = field(default_factory=RaceOptions)
+
+    @property
+    def size(self) -> int | None:
+        return self.options.size
+
+    def plan(self, shape: Shape) -> list[Stage]:
+        return self.rounds(shape).stages(shape)
+
+    def rounds(self, shape: Shape) -> Rounds:
+        """The most views that leave candidates to choose from; unselected views when money is too short."""
+        free = max(0, shape.queries - shape.probe)
+        unselected = min(shape.queries_per_prediction, 1 + free // shape.probe)
+        for views in range(shape.queries_per_prediction, 0, -1):
+            raced = self._raced(shape, free, views)
+            if raced is not None and 4 * views >= 3 * unselected:
+                return raced
+        return Rounds(unselected, 0, unselected, 0, unselected)
+
+    def _raced(self, shape: Shape, free: int, views: int) -> Rounds | None:
+        first = min(shape.train, max(self.options.images, 5 * shape.target_labels))
+        second = min(shape.train, first * 5 // 2)
+        many = shape.source_labels is not None and shape.source_labels >= MANY_LABELS
+        count = self.options.candidates or (FEW_CANDIDATES if many else MOST_CANDIDATES)
+        while count >= max(2 * views, 4):
+            rounds = Rounds(count, first, max(views, -(-count // KEEP)), second, views)
+            if sum(stage.queries for stage in rounds.stages(shape)[1:]) <= free:
+                return rounds
+            count -= 1
+        return None
+
+    def start(self, problem: Problem) -> MethodState:
+        rounds = self.rounds(_shape(problem))
+        everyone = list(range(rounds.candidates))
+        if rounds.second:
+            return choice.opening(problem, FIRST, {"running": everyone, "paid": 0})
+        return choice.opening(problem, *finals.begin(everyone))
+
+    def ask(self, problem: Problem, state: MethodState) -> Ask | None:
+        if state.phase not in (FIRST, SECOND):
+            return finals.ask(problem, state)
+        rows = self._rows(problem, state.phase)
+        numbers = self._next(state, len(rows))
+        return Ask(candidates(problem.size, problem.seed, numbers), rows, "train", "round")
+
+    def tell(self, problem: Problem, state: MethodState, scores: Scores) -> MethodState:
+        if state.phase not in (FIRST, SECOND):
+            return finals.tell(problem, state, scores)
+        race = _Heat(problem, scores, self._rows(problem, state.phase))
+        running: list[int] = state.meta["running"]
+        metrics = race.metrics()
+        if len(scores) < len(running):  # paid for one block more; all of them come back free at the end
+            paid = {"paid": state.meta["paid"] + len(scores)}
+            return choice.following(state, state.phase, paid, {}, metrics)
+        rounds = self.rounds(_shape(problem))
+        order = race.forward(rounds.views)
+        if state.phase == FIRST:
+            order += [i for i in race.ranked() if i not in order][: rounds.kept - len(order)]
+            kept = [running[i] for i in order]
+            return choice.following(state, SECOND, {"running": kept, "paid": 0}, {}, metrics)
+        phase, meta = finals.begin([running[i] for i in order])
+        return choice.following(state, phase, meta, {}, metrics)
+
+    def program(self, problem: Problem, state: MethodState) -> Program:
+        return choice.best(state)
+
+    def _rows(self, problem: Problem, phase: str) -> NDArray[np.intp]:
+        """The subset all candidates share; the second round's holds the first's."""
+        rounds = self.rounds(_shape(problem))
+        order = _spread(problem.labels["train"], problem.seed)
+        return np.sort(order[: rounds.first if phase == FIRST else rounds.second])
+
+    def _next(self, state: MethodState, rows: int) -> list[int]:
+        """The next block to pay for, then everyone."""
+        running, paid, block = state.meta["running"], state.meta["paid"], max(1, BLOCK // rows)
+        return running[paid : paid + block] if paid < len(running) and block < len(running) else running
+
+
+@dataclass(frozen=True, eq=False)
+class _Heat:
+    """Scores (V, n, K) of the candidates on the rows of one round."""
+
+    problem: Problem
+    scores: Scores
+    rows: NDArray[np.intp]
+
+    @cached_property
+    def alone(self) -> LeaveOneOut:
+        """Every candidate by itself."""
+        return self._judge([])
+
+    def metrics(self) -> dict[str, float]:
+        """How the leader does."""
+        leader = self.alone.loss.argmin()
+        return {
+            "train_loss": float(self.alone.loss[leader]),
+            "loo_accuracy": float(self.alone.accuracy[leader]),
+        }
+
+    def ranked(self) -> list[int]:
+        """Candidates alone, the best first."""
+        return np.argsort(self.alone.loss, kind="stable").tolist()
+
+    def forward(self, views: int) -> list[int]:
+        """Greedy forward selection by the loss of the concatenated log-scores."""
+        chosen: list[int] = []
+        while len(chosen) < min(views, len(self.scores)):
+            loss = self._judge(chosen).loss if chosen else self.alone.loss.copy()
+            loss[chosen] = np.inf
+            chosen.append(int(loss.argmin()))
+        return chosen
+
+    def _judge(self, chosen: list[int]) -> LeaveOneOut:
+        """Leave-one-out of each candidate joined to the chosen ones, one at a time to bound the memory. An
+        image without an answer counts as all labels censored, which speaks against the candidate."""
+        problem, labels = self.problem, self.problem.labels["train"][self.rows]
+        groups = None if problem.groups is None else problem.groups["train"][self.rows]
+        columns = choice.columns(problem, self.scores).reshape(len(self.rows), len(self.scores), -1)
+        each = [
+            loo_ridge(
+                columns[:, [*chosen, i]].reshape(len(self.rows), -1), labels, problem.classes, groups=groups
+            )
+            for i in range(len(self.scores))
+        ]
+        return LeaveOneOut(
+            np.array([one.accuracy for one in each]),
+            np.array([one.loss for one in each]),
+            np.stack([one.predictions for one in each]),
+        )
+
+
+def _shape(problem: Problem) -> Shape:
+    return Shape(
+        train=len(problem.labels["train"]),
+        val=len(problem.labels["val"]),
+        target_labels=problem.classes,
+        source_labels=len(problem.source_labels),
+        queries=problem.queries,
+        queries_per_prediction=problem.queries_per_prediction,
+    )
+
+
+def _spread(labels: Labels, seed: int) -> NDArray[np.intp]:
+    """An order of the rows of which every beginning is stratified."""
+    chance = np.random.default_rng([seed, len(labels)]).uniform(size=len(labels))
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        place[rows] = (np.argsort(np.argsort(chance[rows])) + chance[rows]) / len(rows)
+    return np.argsort(place, kind="stable")
