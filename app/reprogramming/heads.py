@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,14 @@ from app.reprogramming.ridge import loo_from_spectrum, one_hot
 from app.reprogramming.splits import fold_numbers
 
 Floats = NDArray[np.float64]
+Solution: TypeAlias = tuple[Floats, Floats]  # weights (r, T) on principal axes, bias (T,)
 
-PENALTIES = (3e-2, 3e-3, 3e-4)  # of the squared weights, for features of unit variance and a mean loss
+PENALTIES = (1e-2, 1e-3, 1e-4)  # of the squared weights, for features of unit variance and a mean loss
 FOLDS = 3
+STEPS = 60  # of L-BFGS, at most; a fit inside cross-validation is stopped sooner
+FOLD_STEPS = 15
 KERNEL_WIDTHS = (0.1, 0.3, 1.0)  # gamma * F on standardised columns
+KERNEL_SAMPLE = 1000
 KERNEL_ALPHAS = (1e-4, 1e-3, 1e-2, 1e-1)  # times the mean eigenvalue of the Gram matrix
 
 
@@ -69,10 +73,11 @@ def fit_linear(
     axes, spread = _principal_axes(z)
     turned = z @ axes
     solver = _Solver(turned, spread, one_hot(labels, classes))
-    best, held_out = penalties[0], None
+    best, start, held_out = penalties[0], None, None
     if len(penalties) > 1:
-        best, held_out = _choose(solver, labels, penalties, fold_numbers(labels, FOLDS, seed, groups))
-    solution = solver.solve(np.ones(len(labels), dtype=bool), best, None)
+        folds = fold_numbers(labels, FOLDS, seed, groups)
+        best, start, held_out = _choose(solver, labels, penalties, folds)
+    solution = solver.solve(np.ones(len(labels), dtype=bool), best, start, STEPS)
     if held_out is None:
         held_out = solver.predict(solution)
     weights, bias = solution
@@ -88,21 +93,23 @@ def column_scale(features: Floats) -> Floats:
 
 def _choose(
     solver: _Solver, labels: Labels, penalties: Sequence[float], folds: Labels
-) -> tuple[float, Floats]:
-    """The penalty of least held-out cross-entropy, and its held-out predictions. Each fold walks the
-    penalties from strong to weak, starting where the last one ended."""
+) -> tuple[float, Solution, Floats]:
+    """The penalty of least held-out cross-entropy, a solution near it, and its held-out predictions. Each
+    fold walks the penalties from strong to weak, starting where the last one ended."""
     ordered = sorted(penalties, reverse=True)
     held_out = np.empty((len(ordered), *solver.targets.shape))
+    near: list[Solution] = []
     for fold in range(FOLDS):
         inside = folds != fold
-        solution = None
+        solution, near = None, []
         for i, penalty in enumerate(ordered):
-            solution = solver.solve(inside, penalty, solution)
+            solution = solver.solve(inside, penalty, solution, FOLD_STEPS)
             held_out[i, ~inside] = solver.predict(solution)[~inside]
+            near.append(solution)
     right = held_out[:, np.arange(len(labels)), labels]
     losses = -np.log(np.maximum(right, 1e-6)).mean(axis=1)
     best = int(np.argmin(losses))
-    return ordered[best], held_out[best]
+    return ordered[best], near[best], held_out[best]
 
 
 def _principal_axes(z: Floats) -> tuple[Floats, Floats]:
@@ -120,71 +127,84 @@ class _Solver:
     """Softmax regression on rotated columns; holds the data, no state between solves."""
 
     def __init__(self, columns: Floats, variances: Floats, targets: Floats) -> None:
-        self.columns, self.variances, self.targets = columns, variances, targets
+        self.columns, self.variances = columns.astype(np.float32), variances
+        self.targets = targets.astype(np.float32)
 
-    def solve(
-        self, rows: NDArray[np.bool_], penalty: float, start: tuple[Floats, Floats] | None
-    ) -> tuple[Floats, Floats]:
-        """Weights (r, T) and bias (T,) that minimise mean cross-entropy + penalty / 2 |weights|^2."""
+    def solve(self, rows: NDArray[np.bool_], penalty: float, start: Solution | None, steps: int) -> Solution:
+        """Minimise mean cross-entropy + penalty / 2 |weights|^2 over the chosen rows."""
         from scipy.optimize import minimize
 
         targets = self.targets[rows]
         n, classes = targets.shape
         curvature = self.variances * (classes - 1) / classes**2 + penalty
         stretch = 1.0 / np.sqrt(curvature)
-        columns = np.concatenate([self.columns[rows] * stretch, np.ones((n, 1)) * np.sqrt(classes)], axis=1)
+        columns = np.full((n, len(stretch) + 1), np.sqrt(classes), dtype=np.float32)
+        np.multiply(self.columns[rows], stretch.astype(np.float32), out=columns[:, :-1])
         ridge = np.append(penalty / curvature, 0.0)[:, None]
 
         def objective(flat: Floats) -> tuple[float, Floats]:
             u = flat.reshape(-1, classes)
-            scores = columns @ u
+            scores = columns @ u.astype(np.float32)
             scores -= scores.max(axis=1, keepdims=True)
             powers = np.exp(scores)
             total = powers.sum(axis=1, keepdims=True)
-            loss = (np.log(total[:, 0]) - (scores * targets).sum(axis=1)).mean()
+            loss = (np.log(total[:, 0]) - (scores * targets).sum(axis=1)).mean(dtype=np.float64)
             slope = columns.T @ (powers / total - targets) / n + ridge * u
             return float(loss + 0.5 * (ridge * u**2).sum()), slope.ravel()
 
         u = np.zeros((columns.shape[1], classes))
         if start is not None:
             u[:-1], u[-1] = start[0] / stretch[:, None], start[1] / np.sqrt(classes)
-        options = {"maxiter": 60, "gtol": 1e-4, "ftol": 1e-7}
+        options = {"maxiter": steps, "gtol": 1e-4, "ftol": 1e-6}
         u = minimize(objective, u.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(u.shape)
         return stretch[:, None] * u[:-1], np.sqrt(classes) * u[-1]
 
-    def predict(self, solution: tuple[Floats, Floats]) -> Floats:
+    def predict(self, solution: Solution) -> Floats:
         return softmax(self.columns @ solution[0] + solution[1])
 
 
-def fit_kernel(features: Floats, labels: Labels, classes: int, groups: NDArray[Any] | None) -> Fit:
+def fit_kernel(features: Floats, labels: Labels, classes: int, groups: NDArray[Any] | None, seed: int) -> Fit:
     """RBF least-squares head (kernel ridge on one-hot targets), width and penalty by exact leave-one-out.
 
-    Its held-out values also set the sharpness of the softmax that turns values into probabilities.
+    Its held-out values also set the sharpness of the softmax that turns values into probabilities. Of many
+    rows, a sample chooses the width.
     """
     mean, scale = features.mean(axis=0), column_scale(features)
     z = (features - mean) / scale
+    widths: Sequence[float] = KERNEL_WIDTHS
+    if len(z) > KERNEL_SAMPLE:
+        rows = np.random.default_rng([seed, len(z)]).permutation(len(z))[:KERNEL_SAMPLE]
+        some = None if groups is None else groups[rows]
+        widths = (min(widths, key=lambda w: _kernel_at(w, z[rows], labels[rows], classes, some)[0]),)
+    fits = (_kernel_at(width, z, labels, classes, groups) for width in widths)
+    _, gamma, dual, bias, held_out = min(fits, key=lambda fit: fit[0])
+    return Fit(dual, bias, mean, scale, held_out, z, gamma)
+
+
+def _kernel_at(
+    width: float, z: Floats, labels: Labels, classes: int, groups: NDArray[Any] | None
+) -> tuple[float, float, Floats, Floats, Floats]:
+    """Held-out loss, gamma, dual coefficients, bias and held-out scores at one kernel width."""
+    gamma = width / z.shape[1]
     targets = one_hot(labels, classes)
-    distances = squared_distances(z, z)
-    best: tuple[float, Fit] | None = None
-    for width in KERNEL_WIDTHS:
-        gamma = width / z.shape[1]
-        gram = np.exp(-gamma * distances)
-        middle = gram.mean(axis=0)
-        values, basis = np.linalg.eigh(gram - middle - middle[:, None] + middle.mean())
-        values = np.maximum(values, values[-1] * 1e-13)
-        for alpha in KERNEL_ALPHAS:
-            out = loo_from_spectrum(values[None], basis[None], labels, classes, (alpha,), groups)
-            sharpness, loss = _sharpen(out.predictions[0], labels)
-            if best is not None and loss >= best[0]:
-                continue
-            ridge = alpha * values.sum() / len(z)
-            dual = basis @ ((basis.T @ (targets - targets.mean(axis=0))) / (values + ridge)[:, None])
-            dual -= dual.mean(axis=0)
-            bias = targets.mean(axis=0) - middle @ dual
-            held_out = softmax(sharpness * out.predictions[0])
-            best = loss, Fit(sharpness * dual, sharpness * bias, mean, scale, held_out, z, gamma)
-    assert best is not None
-    return best[1]
+    gram = np.exp(-gamma * squared_distances(z, z))
+    middle = gram.mean(axis=0)
+    values, basis = np.linalg.eigh(gram - middle - middle[:, None] + middle.mean())
+    values = np.maximum(values, max(values[-1] * 1e-13, 1e-30))
+    best_loss, best_alpha, best_sharpness, best_values = np.inf, KERNEL_ALPHAS[0], 1.0, targets
+    for alpha in KERNEL_ALPHAS:
+        held_out = loo_from_spectrum(
+            values[None], basis[None], labels, classes, (alpha,), groups
+        ).predictions[0]
+        sharpness, loss = _sharpen(held_out, labels)
+        if loss < best_loss:
+            best_loss, best_alpha, best_sharpness, best_values = loss, alpha, sharpness, held_out
+    ridge = best_alpha * values.sum() / len(z)
+    dual = basis @ ((basis.T @ (targets - targets.mean(axis=0))) / (values + ridge)[:, None])
+    dual -= dual.mean(axis=0)  # the kernel is centred, the serving one is not
+    bias = targets.mean(axis=0) - middle @ dual
+    held_out = softmax(best_sharpness * best_values)
+    return float(best_loss), gamma, best_sharpness * dual, best_sharpness * bias, held_out
 
 
 def _sharpen(values: Floats, labels: Labels) -> tuple[float, float]:

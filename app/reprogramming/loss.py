@@ -10,7 +10,7 @@ from app.contracts import Labels
 _TINY = 1e-6  # below this a target score is noise of the API's rounding, not evidence
 
 
-def class_weights(labels: Labels, classes: int) -> NDArray[np.float64]:
+def balanced_weights(labels: Labels, classes: int) -> NDArray[np.float64]:
     """(T,) w_j = 1 / n_j (BAR, section 3.2), scaled so that the mean over these labels is 1.
 
     A class without an image gets weight 0.
@@ -26,11 +26,11 @@ def focal(
     target_scores: NDArray[np.float64],
     labels: Labels,
     gamma: float = 2.0,
-    weights: NDArray[np.float64] | None = None,
+    class_weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Mean over images of -w_y (1 - h_y)^gamma log h_y (BAR, section 3.2; Lin et al. 2017).
 
-    target_scores (..., N, T), labels (N,), weights (T,) -> (...,); a scalar for one candidate.
+    target_scores (..., N, T), labels (N,), class_weights (T,) -> (...,); a scalar for one candidate.
     gamma 0 without weights is the cross-entropy.
     """
     right = np.take_along_axis(
@@ -38,8 +38,8 @@ def focal(
     )[..., 0]
     right = np.clip(right, _TINY, 1.0)
     losses = -np.log(right) * (1.0 - right) ** gamma
-    if weights is not None:
-        losses = losses * weights[labels]
+    if class_weights is not None:
+        losses = losses * class_weights[labels]
     return losses.mean(axis=-1)
 
 

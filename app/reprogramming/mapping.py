@@ -111,7 +111,7 @@ def _check_width(source_labels: int, classes: int, m: int) -> None:
         else "Use the mapping `linear` or `bayesian`, or several queries per prediction."
     )
     raise BadRequest(
-        f"{classes} classes x {m} labels per class need {m * classes} source labels; the model has {source_labels}.",
+        f"{classes} classes x {m} labels per class are more than the model's {source_labels} source labels.",
         code="mapping_too_wide",
         hint=hint,
         param="method.mapping.labels_per_class",
@@ -206,10 +206,10 @@ def linear_mapping(
 
 
 def kernel_mapping(
-    features: Floats, labels: Labels, classes: int, groups: NDArray[Any] | None = None
+    features: Floats, labels: Labels, classes: int, groups: NDArray[Any] | None = None, seed: int = 0
 ) -> LabelMapping:
     """RBF least-squares head on log-scores (n, F); width, penalty and sharpness by leave-one-out."""
-    return _mapping(heads.fit_kernel(features, labels, classes, groups))
+    return _mapping(heads.fit_kernel(features, labels, classes, groups, seed))
 
 
 def best_head(
@@ -219,7 +219,7 @@ def best_head(
     linear = heads.fit_linear(features, labels, classes, heads.PENALTIES, groups, seed)
     right = float((linear.held_out.argmax(axis=1) == labels).mean())
     if features.shape[1] <= KERNEL_COLUMNS:
-        kernel = heads.fit_kernel(features, labels, classes, groups)
+        kernel = heads.fit_kernel(features, labels, classes, groups, seed)
         kernel_right = float((kernel.held_out.argmax(axis=1) == labels).mean())
         if kernel_right > right:
             return _mapping(kernel), kernel_right

@@ -91,7 +91,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def fit(image: Images, height: int, width: int) -> Images:
-    """uint8 (H, W, 3) stretched to (height, width, 3): bilinear, antialiased when it shrinks, deterministic."""
+    """uint8 (H, W, 3) stretched to (height, width, 3): bilinear, antialiased, deterministic."""
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
@@ -99,7 +99,7 @@ def fit(image: Images, height: int, width: int) -> Images:
 
 @lru_cache(maxsize=64)
 def resampling(n: int, m: int) -> NDArray[np.float64]:
-    """(m, n) weights of a bilinear resize from n to m samples; wider support when it shrinks. Rows sum to 1."""
+    """(m, n) weights of a bilinear resize of n samples to m, antialiased. Rows sum to 1."""
     step = n / m
     support = max(1.0, step)
     centres = (np.arange(m) + 0.5) * step - 0.5

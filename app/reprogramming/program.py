@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from app.contracts import Arrays, Images, Query, Scores, ScoreKind, TargetScores
+from app.contracts import Arrays, Images, Query, ScoreKind, Scores, TargetScores
 from app.errors import BadRequest
 from app.reprogramming import picture as pictures
 from app.reprogramming.mapping import LabelMapping, log_scores, shares

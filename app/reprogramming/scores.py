@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts import Scores, ScoreKind
+from app.contracts import ScoreKind, Scores
 
 _LEAST = 1e-7  # resolution of a float32 next to 1: no smaller floor is honest
 _UNKNOWN = 1e-4  # floor when nothing was returned at all

@@ -84,8 +84,14 @@ class View:
     @staticmethod
     def from_config(config: Mapping[str, Any], overlay: NDArray[np.float64] | None) -> View:
         """The inverse of `to_config`. Raises ValueError or TypeError for a config that is none."""
+        known = {f.name for f in fields(View)} - {"overlay"}
+        if set(config) != known:
+            raise ValueError(f"a view's config names {sorted(known)}")
+        if type(config["size"]) is not int or type(config["turns"]) is not int:
+            raise ValueError("a view's size and turns are whole numbers")
         red, green, blue = config["padding"]
-        return View(**{**config, "padding": (float(red), float(green), float(blue)), "overlay": overlay})
+        values: dict[str, Any] = {**config, "padding": (float(red), float(green), float(blue))}
+        return View(**values, overlay=overlay)
 
     def box(self) -> tuple[int, int, int]:
         """Top, left and side of the placed image, pixels."""
@@ -156,13 +162,11 @@ def render_many(views: Sequence[View], images: Images) -> Images:
 
 def _render_group(views: Sequence[View], images: Images, outs: Sequence[Images]) -> None:
     """Views of equal placement side, turn, flip and tone, into their (N, S, S, 3) outputs."""
-    first = views[0]
+    first, side = views[0], views[0].box()[2]
     tone = _tone(first)
-    side = first.box()[2]
     offsets = [offset(view) for view in views]
     for view, shift, out in zip(views, offsets, outs, strict=True):
-        frame = np.broadcast_to(np.asarray(view.padding, dtype=np.float32), out.shape[1:])
-        out[:] = _pixels(frame if shift is None else frame + shift)
+        _paint_frame(view, shift, out)
     for start in range(0, len(images), _BLOCK):
         rows = slice(start, start + _BLOCK)
         resized = np.stack([fit(_turned(first, image), side, side) for image in images[rows]])
@@ -170,12 +174,29 @@ def _render_group(views: Sequence[View], images: Images, outs: Sequence[Images])
         toned: Floats | None = None
         for view, shift, out in zip(views, offsets, outs, strict=True):
             top, left, _ = view.box()
-            box = (rows, slice(top, top + side), slice(left, left + side))
+            placed = out[rows, top : top + side, left : left + side]
             if shift is None or view.mask == "frame":
-                out[box] = plain
+                placed[:] = plain
             else:
                 toned = tone[resized] if toned is None else toned
-                out[box] = _pixels(toned + shift[box[1:]])
+                scratch = toned + shift[top : top + side, left : left + side]
+                np.rint(scratch, out=scratch)
+                np.clip(scratch, 0, 255, out=scratch)
+                placed[:] = scratch  # an exact cast: already whole numbers
+
+
+def _paint_frame(view: View, shift: Floats | None, out: Images) -> None:
+    """What surrounds the placed image: the same for every image."""
+    top, left, side = view.box()
+    padding = np.broadcast_to(np.asarray(view.padding, dtype=np.float32), out.shape[1:])
+    frame = _pixels(padding if shift is None else padding + shift)
+    for y, x in (
+        (slice(0, top), slice(None)),
+        (slice(top + side, None), slice(None)),
+        (slice(top, top + side), slice(0, left)),
+        (slice(top, top + side), slice(left + side, None)),
+    ):
+        out[:, y, x] = frame[y, x]
 
 
 def _tone(view: View) -> Floats:
