@@ -171,6 +171,7 @@ class RunnerSuite:
         crew.set("job_a", goal=2)
         crew.runner.enqueue("job_a")  # while the first run is about to say that all is done
         wait(lambda: crew.finished("job_a"))
+        assert all(row.ended for row in crew.segments())  # after it, not beside it
 
     def test_closed_worker_hands_its_job_over_at_once(self, crew: Crew) -> None:
         crew.add("job_a", goal=1000)
