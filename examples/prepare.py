@@ -40,7 +40,7 @@ def bench_file(name: str) -> Path:
     folder = os.environ.get(BENCH_DATA)
     if not folder:
         sys.exit(
-            f"{BENCH_DATA} is not set: set it to the folder that holds {name}, described in examples/README.md. "
+            f"{BENCH_DATA} is not set: set it to the folder that holds {name}, see examples/README.md. "
             "The examples digits and squares need no download."
         )
     path = Path(folder) / name
