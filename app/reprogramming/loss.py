@@ -10,7 +10,7 @@ from app.contracts import Labels
 _TINY = 1e-6  # below this a target score is noise of the API's rounding, not evidence
 
 
-def balanced_weights(labels: Labels, classes: int) -> NDArray[np.float64]:
+def class_weights(labels: Labels, classes: int) -> NDArray[np.float64]:
     """(T,) w_j = 1 / n_j (BAR, section 3.2), scaled so that the mean over these labels is 1.
 
     A class without an image gets weight 0.
