@@ -165,9 +165,9 @@ class Clarifai:
         outputs = wire.objects(body.get("outputs"))
         code = _code(body)
         request_id = wire.text(wire.member(body, "status", "req_id")) or None
-        if code not in (_OK, _MIXED, _FAILURE) and not (code == 0 and outputs and reply.status < 300):
+        if code not in (0, _OK, _MIXED, _FAILURE):
             raise _error(wire.member(body, "status"), code, reply, request_id)
-        if not outputs:
+        if not outputs or (code == 0 and reply.status >= 300):
             if reply.status >= 300:
                 raise wire.by_status(reply, _message(wire.member(body, "status")), request_id=request_id)
             raise ReplyInvalid("A success without outputs.", request_id=request_id, http_status=reply.status)
