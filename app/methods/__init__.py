@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 from app.errors import BadRequest
 from app.methods.baseline import Baseline, BaselineOptions
+from app.methods.descent import Descent
+from app.methods.knobs import BarOptions, CmaEsOptions, NesOptions, PriorOptions, SpsaOptions, ZooOptions
 from app.methods.options import Options
 from app.methods.problem import Method, Problem, Shape, Stage
 from app.methods.race import Race, RaceOptions
@@ -18,6 +20,12 @@ from app.methods.views import Views, ViewsOptions
 METHODS: dict[str, tuple[type[Options], Callable[[str, Any], Method]]] = {
     "race": (RaceOptions, Race),
     "views": (ViewsOptions, Views),
+    "bar": (BarOptions, Descent),
+    "zoo": (ZooOptions, Descent),
+    "spsa": (SpsaOptions, Descent),
+    "nes": (NesOptions, Descent),
+    "cma_es": (CmaEsOptions, Descent),
+    "prior": (PriorOptions, Descent),
     "baseline": (BaselineOptions, Baseline),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from app.optimisers.bar import Bar
 from app.optimisers.cma_es import CmaEs
 from app.optimisers.nes import Nes
@@ -9,7 +11,9 @@ from app.optimisers.prior import Prior
 from app.optimisers.spsa import Spsa
 from app.optimisers.zoo import Zoo
 
-OPTIMISERS: dict[str, type[Bar | Zoo | Spsa | Nes | CmaEs | Prior]] = {
+AnyOptimiser: TypeAlias = Bar | Zoo | Spsa | Nes | CmaEs | Prior
+
+OPTIMISERS: dict[str, type[AnyOptimiser]] = {
     "bar": Bar,
     "zoo": Zoo,
     "spsa": Spsa,
@@ -18,4 +22,4 @@ OPTIMISERS: dict[str, type[Bar | Zoo | Spsa | Nes | CmaEs | Prior]] = {
     "prior": Prior,
 }
 
-__all__ = ["OPTIMISERS", "Bar", "CmaEs", "Nes", "Prior", "Spsa", "Zoo"]
+__all__ = ["OPTIMISERS", "AnyOptimiser", "Bar", "CmaEs", "Nes", "Prior", "Spsa", "Zoo"]
