@@ -17,6 +17,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import OperationalError
@@ -111,6 +112,17 @@ def migrate(url: str) -> None:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
             command.upgrade(_config(connection), "head")
+    finally:
+        engine.dispose()
+
+
+def behind(url: str) -> bool:
+    """Whether the database still has to be migrated. Raises OperationalError when it cannot be reached."""
+    engine = open_engine(url)
+    try:
+        with engine.connect().execution_options(**_READ) as connection:
+            head = ScriptDirectory.from_config(_config(connection)).get_current_head()
+            return MigrationContext.configure(connection).get_current_revision() != head
     finally:
         engine.dispose()
 
