@@ -1,0 +1,264 @@
+"""Label mappings by hand, heads against chance and against brute force."""
+
+import numpy as np
+import pytest
+
+from app.errors import BadRequest
+from app.reprogramming.loss import class_weights, cross_entropy, focal
+from app.reprogramming.mapping import (
+    LabelMapping,
+    bayesian_mapping,
+    best_head,
+    cross_fit,
+    frequency_mapping,
+    kernel_mapping,
+    linear_mapping,
+    random_mapping,
+)
+from app.reprogramming.ridge import loo_ridge, one_hot
+
+RNG = np.random.default_rng(0)
+
+
+def blobs(n: int = 240, width: int = 6, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    centres = np.random.default_rng(9).normal(size=(classes, width)) * 1.5
+    return centres[labels] + rng.normal(size=(n, width)), labels
+
+
+def ring(n: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A class inside another: nothing linear tells them apart."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 2))
+    return x, (np.hypot(*x.T) > 1.18).astype(np.intp)
+
+
+# ---------------------------------------------------------------- counted mappings
+
+
+def test_group_scores_are_bar_equation_3() -> None:
+    scores = np.array([[0.5, 0.1, 0.2, 0.2]])
+    weights = np.array([[0.5, 0], [0, 0.5], [0.5, 0], [0, 0.5]])  # S_0 = {0, 2}, S_1 = {1, 3}
+    mapping = LabelMapping("group", weights, np.zeros(2), np.zeros(4), np.ones(4))
+    np.testing.assert_allclose(mapping.apply(scores), [[0.35 / 0.5, 0.15 / 0.5]])
+
+
+def test_random_sets_are_disjoint_seeded_and_full() -> None:
+    mapping = random_mapping(20, 3, 5, seed=4)
+    assert ((mapping.weights > 0).sum(axis=0) == 5).all()
+    assert ((mapping.weights > 0).sum(axis=1) <= 1).all()
+    np.testing.assert_array_equal(mapping.weights, random_mapping(20, 3, 5, seed=4).weights)
+    assert (mapping.weights != random_mapping(20, 3, 5, seed=5).weights).any()
+
+
+def test_frequency_gives_a_contested_label_to_the_class_that_ranks_it_higher() -> None:
+    def on_top(*labels: int) -> list[list[float]]:
+        return [[0.9 if s == label else 0.02 for s in range(5)] for label in labels]
+
+    # Class 0 sees label 0 four times, label 1 twice; class 1 label 1 first, label 0 second, label 2 once.
+    scores = np.array(on_top(0, 0, 0, 0, 1, 1) + on_top(1, 1, 1, 0, 0, 2))
+    labels = np.repeat([0, 1], 6)
+    weights = frequency_mapping(scores, labels, 2, 2).weights
+    assert set(np.flatnonzero(weights[:, 0])) >= {0}
+    assert set(np.flatnonzero(weights[:, 1])) >= {1, 2}
+    assert (weights > 0).sum(axis=0).tolist() == [2, 2]
+    np.testing.assert_array_equal(weights[weights > 0], 0.5)
+
+
+@pytest.mark.parametrize(("labels_per_class", "number"), [(3, "2"), (99, "2")])
+def test_too_wide_a_mapping_names_the_number_that_works(labels_per_class: int, number: str) -> None:
+    scores, labels = RNG.random((10, 5)), np.arange(10) % 2
+    for make in (
+        lambda: random_mapping(5, 2, labels_per_class, 0),
+        lambda: frequency_mapping(scores, labels, 2, labels_per_class),
+    ):
+        with pytest.raises(BadRequest) as caught:
+            make()
+        assert caught.value.code == "mapping_too_wide"
+        assert caught.value.hint
+        assert f"most {number} labels" in caught.value.hint
+
+
+def test_more_classes_than_labels_points_to_another_mapping() -> None:
+    with pytest.raises(BadRequest) as caught:
+        random_mapping(5, 10, 1, 0)
+    assert caught.value.hint
+    assert "linear" in caught.value.hint
+
+
+def test_bayesian_by_hand() -> None:
+    scores = np.array([[0.8, 0.2, 0], [0.7, 0.3, 0], [0.4, 0.6, 0], [0.9, 0.1, 0]])
+    labels = np.array([0, 0, 1, 1])
+    # Joint counts: label 0 {2, 1}, label 1 {0, 1}, label 2 {0, 0}; posterior with +1 below the line.
+    posterior = np.array([[2 / 4, 1 / 4], [0, 1 / 2], [0, 0]])
+    np.testing.assert_allclose(bayesian_mapping(scores, labels, 2).weights, posterior / posterior.sum(axis=0))
+    joint = np.array([[1.5, 1.3], [0.5, 0.7], [0, 0]])
+    posterior = joint / (joint.sum(axis=1, keepdims=True) + 1)
+    soft = bayesian_mapping(scores, labels, 2, top=2).weights
+    np.testing.assert_allclose(soft, posterior / posterior.sum(axis=0))
+
+
+def test_counted_mappings_read_censored_scores() -> None:
+    scores = np.where(RNG.random((60, 6)) < 0.5, np.nan, RNG.random((60, 6)))
+    labels = np.arange(60) % 2
+    for mapping in (frequency_mapping(scores, labels, 2, 2), bayesian_mapping(scores, labels, 2, top=3)):
+        np.testing.assert_allclose(mapping.apply(scores).sum(axis=1), 1)
+
+
+# ---------------------------------------------------------------- fitted heads
+
+
+def test_heads_beat_chance_on_rows_they_have_not_seen() -> None:
+    x, y = blobs()
+    new, truth = blobs(seed=1)
+    for head in (linear_mapping(x, y, 3), kernel_mapping(x, y, 3), best_head(x, y, 3)[0]):
+        scores = head.apply(new)
+        np.testing.assert_allclose(scores.sum(axis=1), 1)
+        assert (scores.argmax(axis=1) == truth).mean() > 0.85
+
+
+def test_the_linear_head_is_the_logistic_regression_of_scikit_learn() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    x, y = blobs()
+    z = (x - x.mean(axis=0)) / x.std(axis=0)
+    penalty = 1e-2
+    rival = LogisticRegression(C=1 / (penalty * len(y)), tol=1e-8, max_iter=1000).fit(z, y)
+    head = linear_mapping(x, y, 3, l2=penalty)
+    np.testing.assert_allclose(head.apply(x), rival.predict_proba(z), atol=2e-3)
+
+
+def test_the_kernel_head_is_tried_where_a_line_fails() -> None:
+    x, y = ring()
+    new, truth = ring(seed=1)
+    head, held_out = best_head(x, y, 2)
+    assert head.kind == "kernel"
+    right = (head.apply(new).argmax(axis=1) == truth).mean()
+    assert right > 0.9
+    assert abs(right - held_out) < 0.07
+
+
+def test_no_signal_is_reported_as_chance() -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(300, 8)), rng.integers(0, 2, 300)
+    _, held_out = best_head(x, y, 2)
+    assert abs(held_out - 0.5) < 0.12
+
+
+def test_groups_stop_a_head_from_recognising_its_own_copies() -> None:
+    """Each image ten times over, labels at random: without groups any kernel knows them all."""
+    rng = np.random.default_rng(5)
+    x, y = np.repeat(rng.normal(size=(30, 4)), 10, axis=0), np.repeat(rng.integers(0, 2, 30), 10)
+    x += 0.01 * rng.normal(size=x.shape)
+    copies = np.repeat(np.arange(30), 10)
+    assert best_head(x, y, 2)[1] > 0.95
+    assert best_head(x, y, 2, groups=copies)[1] < 0.75
+
+
+def test_fits_are_the_same_twice() -> None:
+    x, y = blobs()
+    for fit in (linear_mapping, kernel_mapping):
+        np.testing.assert_array_equal(fit(x, y, 3).weights, fit(x, y, 3).weights)
+
+
+def test_wide_and_constant_columns_do_no_harm() -> None:
+    x, y = blobs(60)
+    wide = np.concatenate([x, np.zeros((60, 3)), RNG.normal(size=(60, 200)) * 1e-6], axis=1)
+    assert (linear_mapping(wide, y, 3).apply(wide).argmax(axis=1) == y).mean() > 0.85
+    constant = np.ones((60, 4))
+    np.testing.assert_allclose(linear_mapping(constant, y, 3).apply(constant).sum(axis=1), 1)
+    np.testing.assert_allclose(kernel_mapping(constant, y, 3).apply(constant).sum(axis=1), 1)
+
+
+def test_cross_fit_predicts_what_it_did_not_see() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(80, 300)), rng.integers(0, 2, 80)
+    assert (linear_mapping(x, y, 2).apply(x).argmax(axis=1) == y).all()  # interpolates
+    out = cross_fit(x, y, 2)
+    assert (out.argmax(axis=1) == y).mean() < 0.72
+
+
+def test_arrays_round_trip_and_nonsense_is_refused() -> None:
+    x, y = blobs()
+    for head in (linear_mapping(x, y, 3), kernel_mapping(x, y, 3), random_mapping(6, 3, 2, 0)):
+        again = LabelMapping.from_arrays(*head.to_arrays())
+        np.testing.assert_array_equal(again.apply(np.abs(x)), head.apply(np.abs(x)))
+    with pytest.raises(ValueError, match="finite"):
+        LabelMapping("linear", np.full((2, 2), np.nan), np.zeros(2), np.zeros(2), np.ones(2))
+    with pytest.raises(ValueError, match="fit the weights"):
+        LabelMapping("linear", np.zeros((2, 2)), np.zeros(3), np.zeros(2), np.ones(2))
+
+
+# ---------------------------------------------------------------- leave-one-out ridge
+
+
+def brute_force(x: np.ndarray, y: np.ndarray, classes: int, alpha: float, held: list[np.ndarray]) -> np.ndarray:
+    """Ridge with a free intercept, refitted without each part; the penalty as for all rows."""
+    targets, out = one_hot(y, classes), np.empty((len(y), classes))
+    centred = x - x.mean(axis=0)
+    penalty = alpha * (centred**2).sum() / len(x)
+    wide = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+    ridge = penalty * np.diag([1.0] * x.shape[1] + [0.0])
+    for part in held:
+        kept = np.setdiff1d(np.arange(len(x)), part)
+        weights = np.linalg.solve(wide[kept].T @ wide[kept] + ridge, wide[kept].T @ targets[kept])
+        out[part] = wide[part] @ weights
+    return out
+
+
+@pytest.mark.parametrize("width", [3, 60])
+@pytest.mark.parametrize("alpha", [1e-3, 0.5])
+def test_leave_one_out_equals_the_refit(width: int, alpha: float) -> None:
+    x, y = blobs(40, width)
+    result = loo_ridge(x, y, 3, alphas=(alpha,))
+    wanted = brute_force(x, y, 3, alpha, [np.array([i]) for i in range(40)])
+    np.testing.assert_allclose(result.predictions, wanted, atol=1e-6)
+    assert result.accuracy == pytest.approx((wanted.argmax(axis=1) == y).mean())
+    assert result.loss == pytest.approx(((wanted - one_hot(y, 3)) ** 2).sum(axis=1).mean())
+
+
+@pytest.mark.parametrize("width", [4, 50])
+def test_leave_a_group_out_equals_the_refit(width: int) -> None:
+    x, y = blobs(36, width)
+    groups = np.concatenate([np.arange(12), np.repeat(np.arange(12, 20), 3)])
+    result = loo_ridge(x, y, 3, alphas=(0.1,), groups=groups)
+    wanted = brute_force(x, y, 3, 0.1, [np.flatnonzero(groups == g) for g in np.unique(groups)])
+    np.testing.assert_allclose(result.predictions, wanted, atol=1e-6)
+
+
+def test_a_batch_of_candidates_equals_one_at_a_time() -> None:
+    _, y = blobs(50)
+    batch = np.stack([blobs(50, 5)[0], RNG.normal(size=(50, 5)), np.ones((50, 5))])
+    together = loo_ridge(batch, y, 3)
+    for i, x in enumerate(batch):
+        alone = loo_ridge(x, y, 3)
+        np.testing.assert_allclose(together.predictions[i], alone.predictions, atol=1e-9)
+        assert together.loss[i] == pytest.approx(float(alone.loss))
+    assert together.loss.argmin() == 0
+
+
+# ---------------------------------------------------------------- losses
+
+
+def test_focal_without_its_knobs_is_cross_entropy() -> None:
+    scores, labels = RNG.dirichlet(np.ones(4), (3, 20)), RNG.integers(0, 4, 20)
+    plain = cross_entropy(scores, labels)
+    np.testing.assert_allclose(focal(scores, labels, 0.0, np.ones(4)), plain)
+    by_hand = [-np.log(scores[c, np.arange(20), labels]).mean() for c in range(3)]
+    np.testing.assert_allclose(plain, by_hand)
+    assert float(cross_entropy(scores[1], labels)) == pytest.approx(by_hand[1])
+
+
+def test_focal_by_hand() -> None:
+    scores, labels = np.array([[0.7, 0.3], [0.4, 0.6], [0.9, 0.1]]), np.array([0, 1, 0])
+    weights = class_weights(labels, 2)
+    np.testing.assert_allclose(weights, [0.75, 1.5])
+    wanted = np.mean(
+        [-0.75 * 0.3**2 * np.log(0.7), -1.5 * 0.4**2 * np.log(0.6), -0.75 * 0.1**2 * np.log(0.9)]
+    )
+    assert float(focal(scores, labels, 2.0, weights)) == pytest.approx(wanted)
+
+
+def test_a_zero_score_costs_much_but_not_everything() -> None:
+    assert np.isfinite(cross_entropy(np.array([[1.0, 0.0]]), np.array([1])))
