@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.contracts import Images, WireReply, WireRequest
-from app.errors import Forbidden, ModelChanged, ProviderError, Rejected, ReplyInvalid, Unavailable
+from app.errors import (
+    BudgetExhausted,
+    Forbidden,
+    ModelChanged,
+    ProviderError,
+    Rejected,
+    ReplyInvalid,
+    Unavailable,
+)
 from app.gateway.account import Answers
 from app.gateway.attempt import Item, Row, Settled, Wish, close, conclude, prepare
 from app.gateway.encoding import digest, encode, key
@@ -57,7 +65,8 @@ class Round:
         self._first: dict[bytes, int] = {}  # digest -> index of the first image that looks like this
         self._twin: dict[int, int] = {}  # index -> index of the first image that looks the same
         self._cached = self._spent = 0
-        self._stopped = asyncio.Event()
+        self._ending = asyncio.Event()  # no new attempt
+        self._stopped = asyncio.Event()  # and what has its money but is not sent yet, is not sent
         self._failure: Exception | None = None
         self._buying: dict[bytes, asyncio.Future[None]] = {}  # those of the gateway's that are ours
         self._tasks: set[asyncio.Task[None]] = set()
@@ -184,7 +193,7 @@ class Round:
 
     async def _insist(self, chunk: _Chunk) -> None:
         """Ask until every image of the chunk is answered or rejected."""
-        retry = retrying(self._g.policy, sleep=self._pause, throttled=self._postpone)
+        retry = retrying(self._g.policy, sleep=self._rest, throttled=self._postpone)
         try:
             await retry(self._attempt, chunk)
         except Rejected as error:  # the request as a whole: find out which image it was
@@ -203,7 +212,7 @@ class Round:
 
     async def _attempt(self, chunk: _Chunk) -> None:
         """One request. Raises its error, or the error of the first image left without an answer."""
-        self._check()
+        await self._rest(0)
         g, items = self._g, chunk.items
         request, attempt = await asyncio.to_thread(prepare, g, items, self._wish, chunk.asked)
         chunk.asked = True
@@ -216,7 +225,8 @@ class Round:
             reply = await self._send(request)
         except Exception as error:
             sent = not isinstance(error, Forbidden)
-            self._spent += await asyncio.to_thread(close, g, attempt, len(items), error, sent)
+            spent = await asyncio.to_thread(close, g, attempt, len(items), error, sent)
+            self._spent += spent
             self._failed(error)
             raise
         crash_point("after_send")
@@ -253,7 +263,7 @@ class Round:
     async def _slot(self) -> None:
         account = self._g.account
         async with self._g.pace:
-            self._check()
+            await self._pause(0)
             wait = await asyncio.to_thread(
                 self._g.rates.acquire, account.credential, account.limits.requests_per_second
             )
@@ -281,20 +291,20 @@ class Round:
                 self._stop(error)
 
     def _stop(self, failure: Exception | None) -> None:
-        """Start nothing more; the first failure is the one to report."""
+        """Start nothing more; the first failure is the one to report. When the budget is used up, requests
+        that have their money still go out: a cap is used to the last query."""
         self._failure = self._failure or failure
-        self._stopped.set()
+        self._ending.set()
+        if not isinstance(failure, BudgetExhausted):
+            self._stopped.set()
 
-    def _check(self) -> None:
-        if self._stopped.is_set():
-            raise _Stopped
+    async def _rest(self, seconds: float) -> None:
+        """Between two attempts. Raises _Stopped as soon as there is to be no further one."""
+        await _wait(self._ending, seconds)
 
     async def _pause(self, seconds: float) -> None:
-        if seconds > 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._stopped.wait()
-        self._check()
+        """Between the reservation and its request."""
+        await _wait(self._stopped, seconds)
 
     async def _postpone(self, seconds: float) -> None:
         await asyncio.to_thread(self._g.rates.postpone, self._g.account.credential, seconds)
@@ -311,3 +321,13 @@ class Round:
         for task in self._sending:
             task.cancel()
         await self._drain()
+
+
+async def _wait(end: asyncio.Event, seconds: float) -> None:
+    """Sleep for `seconds`. Raises _Stopped when `end` is set, at once when it happens."""
+    if seconds > 0:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await end.wait()
+    if end.is_set():
+        raise _Stopped

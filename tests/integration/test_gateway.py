@@ -1,0 +1,440 @@
+"""The gateway against a loopback provider: what is answered, what is paid, what is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from sqlalchemy import insert
+from stub_provider import LABELS, Stub, expected, truth
+
+from app.contracts import Images, Limits, Price
+from app.errors import (
+    BudgetExhausted,
+    KeyRefused,
+    ModelChanged,
+    QuotaExhausted,
+    Rejected,
+    Throttled,
+    Unavailable,
+)
+from app.gateway.client import Client
+from app.gateway.encoding import encode
+from app.gateway.query import Account, Gateway, RetryPolicy
+from app.storage import tables
+from app.storage.answers import Answers
+from app.storage.budget import Ledger
+from app.storage.connections import LabelBook
+from app.storage.database import migrate, open_engine, write
+from app.storage.rate import Rates
+
+PRICE = 1_200
+FAST = RetryPolicy(first=0.01, longest=0.05)
+
+
+class House:
+    """A database, a provider, and gateways between the two."""
+
+    def __init__(self, url: str, stub: Stub, client: Client) -> None:
+        self.engine, self.stub, self.client = open_engine(url), stub, client
+        self.ledger = Ledger(self.engine)
+        for scope in ("job_1", "conn_1"):
+            self.ledger.open(scope, None, None)
+        with write(self.engine) as connection:
+            connection.execute(
+                insert(tables.connections).values(
+                    id="conn_1", name="n", provider="clarifai", base_url=stub.url, model={}, options={},
+                    price_micros=PRICE, currency="USD", requests_per_second=1.0, concurrency=1, max_batch=1,
+                    labels=[], model_version="", created_at=0.0,
+                )
+            )  # fmt: skip
+
+    def gateway(
+        self, *, rps: float = 5000, concurrency: int = 8, max_batch: int = 4, **options: object
+    ) -> Gateway:
+        account = Account(
+            "conn_1", "cred", self.stub.provider(), Price(PRICE), Limits(rps, concurrency, max_batch)
+        )
+        return Gateway(
+            account, self.ledger, Answers(self.engine), Rates(self.engine), LabelBook(self.engine, "conn_1"),
+            self.client, **{"scope": "job_1", "fence": 1, "policy": FAST, **options},
+        )  # fmt: skip
+
+    def settled(self) -> None:
+        """Nothing open, and both budgets are the sum of the ledger's lines."""
+        lines = self.ledger.list_attempts("job_1", limit=10_000)
+        assert all(line.outcome != "open" for line in lines)
+        for scope in ("job_1", "conn_1"):
+            cost = self.ledger.cost(scope)
+            assert (cost.reserved, cost.queries_reserved) == (0, 0)
+            assert cost.queries_spent == sum(line.billed for line in lines)
+            assert cost.spent == PRICE * cost.queries_spent
+
+
+@asynccontextmanager
+async def open_house(url: str) -> AsyncGenerator[House]:
+    migrate(url)
+    async with Stub().serve() as stub, Client(allow_private=True) as client:
+        house = House(url, stub, client)
+        yield house
+        house.engine.dispose()
+
+
+@pytest.fixture
+async def house(sqlite_url: str) -> AsyncGenerator[House]:
+    async with open_house(sqlite_url) as opened:
+        yield opened
+        opened.settled()
+
+
+def images(count: int, seed: int = 0) -> Images:
+    return np.random.default_rng([seed, count]).integers(0, 256, (count, 4, 4, 3), np.uint8)
+
+
+def is_bad(*which: np.ndarray) -> Callable[[bytes], int | None]:
+    marked = set(encode(np.stack(which)))
+    return lambda png: 30101 if png in marked else None
+
+
+# ---------------------------------------------------------------- answers
+
+
+async def test_answers_follow_the_images_and_are_bought_once(house: House) -> None:
+    pixels = images(30)
+    pixels[7] = pixels[20]  # the same picture twice
+    gateway = house.gateway()
+    first = await gateway.ask(pixels)
+    assert first.labels == LABELS
+    np.testing.assert_array_equal(first.scores, expected(pixels))
+    assert (first.sent, first.cached, house.stub.bill) == (29, 1, 29)
+    requests = house.stub.requests
+    assert requests == 8  # full batches: 7 of 4 and one of 1
+    again = await house.gateway().ask(pixels)
+    np.testing.assert_array_equal(again.scores, first.scores)
+    assert (again.sent, again.cached, house.stub.requests) == (0, 30, requests)
+    cost = house.ledger.cost("job_1")
+    assert (cost.queries_spent, cost.cached_queries, cost.retried_queries) == (29, 31, 0)
+
+
+async def test_two_asks_at_once_buy_a_picture_once(house: House) -> None:
+    house.stub.delay = lambda n: 0.1
+    pixels, gateway = images(10), house.gateway()
+    one, two = await asyncio.gather(gateway.ask(pixels), gateway.ask(pixels[::-1]))
+    np.testing.assert_array_equal(one.scores, two.scores[::-1])
+    assert house.stub.bill == 10
+
+
+async def test_query_follows_the_labels_it_was_made_for(house: House) -> None:
+    pixels = images(3)
+    query = house.gateway().query(("unsafe", "never seen", "safe"))
+    scores = await query(pixels)
+    np.testing.assert_array_equal(scores[:, [2, 0]], expected(pixels))
+    assert np.isnan(scores[:, 1]).all()
+
+
+async def test_labels_that_come_later_are_censored_before(house: House) -> None:
+    house.stub.names = lambda n: LABELS if n else LABELS[:1]
+    gateway = house.gateway(concurrency=1)
+    answers = await gateway.ask(images(8))
+    assert answers.labels == LABELS
+    assert np.isnan(answers.scores).tolist() == [[False, True]] * 4 + [[False, False]] * 4
+
+
+async def test_no_images_no_requests(house: House) -> None:
+    assert (await house.gateway().ask(images(0))).scores.shape == (0, 0)
+    assert house.stub.requests == 0
+
+
+async def test_cache_only_sends_nothing(house: House) -> None:
+    pixels, gateway = images(6), house.gateway()
+    await gateway.ask(pixels[:2])
+    requests = house.stub.requests
+    answers = await gateway.ask(pixels, cache_only=True)
+    np.testing.assert_array_equal(np.isnan(answers.scores).all(axis=1), [False] * 2 + [True] * 4)
+    assert (house.stub.requests, answers.cached, answers.sent) == (requests, 2, 0)
+
+
+async def test_discover(house: House) -> None:
+    assert await house.gateway().discover() == LABELS
+    assert house.gateway().model.labels == LABELS
+    assert house.ledger.cost("job_1").queries_spent == 0
+
+
+async def test_progress_is_told(house: House) -> None:
+    told: list[tuple[int, int]] = []
+    await house.gateway(on_progress=lambda done, cached: told.append((done, cached))).ask(images(10))
+    assert told[-1] == (10, 0)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+async def test_requests_at_once_are_bounded_and_a_slow_one_stalls_nobody(house: House) -> None:
+    house.stub.delay = lambda n: 1.0 if n == 0 else 0.02
+    done: list[float] = []
+    loop = asyncio.get_running_loop()
+    gateway = house.gateway(concurrency=4, max_batch=1, on_progress=lambda *_: done.append(loop.time()))
+    await gateway.ask(images(40))
+    assert house.stub.most_at_once == 4
+    assert sum(at < done[-1] - 0.3 for at in done) >= 39  # all others were long over when the slow one came
+
+
+# ---------------------------------------------------------------- failures
+
+
+async def test_only_what_failed_is_asked_again(house: House) -> None:
+    pixels = images(4)
+    sick = is_bad(pixels[1])
+    house.stub.bad = lambda png: 40031 if sick(png) and house.stub.requests == 1 else None
+    answers = await house.gateway().ask(pixels)
+    np.testing.assert_array_equal(answers.scores, expected(pixels))
+    assert house.stub.bill == 4
+    cost = house.ledger.cost("job_1")
+    assert (cost.queries_spent, cost.unknown_queries, cost.retried_queries) == (5, 1, 1)
+    lines = house.ledger.list_attempts("job_1")
+    assert [(line.outcome, line.images, line.billed) for line in lines] == [
+        ("partial", 4, 4),
+        ("answered", 1, 1),
+    ]
+    assert lines[0].request_id == "r0"
+
+
+async def test_an_image_that_is_refused_does_not_poison_the_batch(house: House) -> None:
+    pixels = images(6)
+    pixels[5] = pixels[2]
+    house.stub.bad = is_bad(pixels[2])
+    answers = await house.gateway().ask(pixels)
+    assert list(answers.rejected) == [2, 5]
+    assert isinstance(answers.rejected[2], Rejected)
+    assert np.isnan(answers.scores[[2, 5]]).all()
+    np.testing.assert_array_equal(
+        np.delete(answers.scores, [2, 5], 0), np.delete(expected(pixels), [2, 5], 0)
+    )
+    assert house.ledger.cost("job_1").queries_spent == house.stub.bill == 4
+    with pytest.raises(Rejected):
+        await house.gateway().query(LABELS)(pixels)
+
+
+async def test_a_refused_batch_is_halved(house: House) -> None:
+    house.stub.fault = lambda n: "too much" if n in (0, 1) else None
+    pixels = images(4)
+    answers = await house.gateway().ask(pixels)
+    np.testing.assert_array_equal(answers.scores, expected(pixels))
+    assert house.ledger.cost("job_1").queries_spent == house.stub.bill == 4
+
+
+async def test_an_image_that_always_breaks_is_named_while_others_are_answered(house: House) -> None:
+    pixels = images(12)
+    sick = is_bad(pixels[3])
+    house.stub.bad = lambda png: 21313 if sick(png) else None
+    answers = await house.gateway(policy=RetryPolicy(tries=3, first=0.01)).ask(pixels)
+    assert list(answers.rejected) == [3]
+    np.testing.assert_array_equal(np.delete(answers.scores, 3, 0), np.delete(expected(pixels), 3, 0))
+
+
+async def test_throttling_is_no_failure_and_costs_nothing(house: House) -> None:
+    house.stub.fault = lambda n: "throttled 0.2" if n < 20 else None  # more often than `tries`
+    answers = await house.gateway(concurrency=1).ask(images(4))
+    assert answers.sent == house.ledger.cost("job_1").queries_spent == house.stub.bill == 4
+    assert house.ledger.cost("job_1").retried_queries == 80
+    gaps = np.diff(house.stub.arrivals[:21])
+    assert gaps.min() >= 0.199
+
+
+async def test_throttling_without_end_gives_up(house: House) -> None:
+    house.stub.fault = lambda n: "throttled 0.2"
+    with pytest.raises(Throttled):
+        await house.gateway(policy=RetryPolicy(patience=0.5)).ask(images(1))
+    assert house.stub.requests == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [("no key", KeyRefused), ("quota", QuotaExhausted), ("throttled for a day", QuotaExhausted)],
+)
+async def test_errors_of_the_account_stop_quickly(house: House, fault: str, error: type[Exception]) -> None:
+    house.stub.fault = lambda n: fault if n >= 3 else None
+    house.stub.delay = lambda n: 0.3 if n == 0 else 0.02
+    pixels = images(400)
+    with pytest.raises(error):
+        await house.gateway(max_batch=1, concurrency=4).ask(pixels)
+    assert house.stub.requests <= 12
+    assert house.ledger.cost("job_1").queries_spent == house.stub.bill == 3
+    known = await house.gateway().ask(pixels, cache_only=True)
+    assert known.cached == 3  # the slow one was under way when the stop came, and is kept
+
+
+async def test_a_dead_provider_costs_nothing(house: House) -> None:
+    house.stub.url = "http://127.0.0.1:1"
+    with pytest.raises(Unavailable):
+        await house.gateway(policy=RetryPolicy(tries=3, first=0.01)).ask(images(6))
+    assert house.ledger.cost("job_1").queries_spent == 0
+
+
+async def test_a_failing_provider_stops_before_it_eats_the_budget(house: House) -> None:
+    house.stub.fault = lambda n: "billed 500"
+    with pytest.raises(Unavailable):
+        await house.gateway(concurrency=4, max_batch=1, policy=RetryPolicy(first=0.001)).ask(images(300))
+    assert house.stub.requests <= 16 + 4
+    assert house.ledger.cost("job_1").queries_spent == house.stub.bill
+
+
+@pytest.mark.parametrize("fault", ["billed 500", "reset", "truncated"])
+async def test_unknown_outcomes_are_spent_and_asked_again(house: House, fault: str) -> None:
+    house.stub.fault = lambda n: fault if n % 3 == 0 else None
+    pixels = images(40)
+    answers = await house.gateway().ask(pixels)
+    np.testing.assert_array_equal(answers.scores, expected(pixels))
+    cost = house.ledger.cost("job_1")
+    assert cost.unknown_queries > 0
+    assert cost.queries_spent == answers.sent == house.stub.bill == 40 + cost.unknown_queries
+
+
+async def test_a_timeout_is_unknown(sqlite_url: str) -> None:
+    migrate(sqlite_url)
+    async with Stub().serve() as stub, Client(allow_private=True, total_seconds=0.3) as client:
+        house = House(sqlite_url, stub, client)
+        stub.delay = lambda n: 1.0 if n == 0 else 0.0
+        answers = await house.gateway().ask(images(2))
+        assert not np.isnan(answers.scores).any()
+        assert house.ledger.cost("job_1").unknown_queries == 2
+        assert "provider_timeout" in [line.code for line in house.ledger.list_attempts("job_1")]
+        house.settled()
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_bill_and_ledger_agree_whatever_happens(house: House, seed: int) -> None:
+    rng = np.random.default_rng([seed, 5])
+    faults = [
+        "free 500",
+        "billed 500",
+        "reset",
+        "truncated",
+        "throttled",
+        "throttled 0.2",
+        "bad batch",
+        "redirect",
+    ]
+    drawn = rng.choice(faults[:6], 10_000)
+    faulty = rng.random(10_000) < 0.3
+    house.stub.fault = lambda n: str(drawn[n]) if faulty[n] else None
+    sick = rng.random(65_536) < 0.1
+    house.stub.bad = lambda png: (
+        40031 if sick[int(truth(png)[0] * 65_535)] and house.stub.requests % 2 else None
+    )
+    pixels = images(150, seed)
+    patient = RetryPolicy(first=0.01, longest=0.05, breaker=200, tries=40)
+    answers = await house.gateway(policy=patient).ask(pixels)
+    np.testing.assert_array_equal(answers.scores, expected(pixels))
+    cost = house.ledger.cost("job_1")
+    twice = sum(n - 1 for n in house.stub.billed.values())
+    assert house.stub.bill <= cost.queries_spent
+    assert cost.queries_spent - cost.unknown_queries == 150  # every known answer was paid once
+    assert twice <= cost.unknown_queries
+
+
+# ---------------------------------------------------------------- budget
+
+
+async def test_the_cap_holds_to_the_last_query(house: House) -> None:
+    house.ledger.set_caps("job_1", 10 * PRICE + 7, None)
+    pixels = images(40)
+    with pytest.raises(BudgetExhausted) as refused:
+        await house.gateway(max_batch=1).ask(pixels)
+    assert refused.value.reason == "budget_exhausted"
+    assert house.stub.bill == house.ledger.cost("job_1").queries_spent == 10
+    assert (await house.gateway().ask(pixels, cache_only=True)).cached == 10
+
+
+async def test_keep_is_left_alone(house: House) -> None:
+    house.ledger.set_caps("job_1", None, 12)
+    with pytest.raises(BudgetExhausted) as refused:
+        await house.gateway(max_batch=1).ask(images(40), keep_queries=5)
+    assert refused.value.reason == "max_queries"
+    assert house.stub.bill == 7
+    await house.gateway(max_batch=1).ask(images(5, 1), purpose="test")
+    assert house.ledger.list_attempts("job_1")[-1].purpose == "test"
+
+
+async def test_retries_never_pass_the_cap(house: House) -> None:
+    house.stub.fault = lambda n: "billed 500"
+    house.ledger.set_caps("job_1", 5 * PRICE, None)
+    with pytest.raises(BudgetExhausted):
+        await house.gateway(max_batch=2, concurrency=1).ask(images(2))
+    assert house.stub.bill == house.ledger.cost("job_1").queries_spent == 4
+
+
+# ---------------------------------------------------------------- versions
+
+
+async def test_a_new_version_has_its_own_answers(house: House) -> None:
+    changes: list[tuple[str, str]] = []
+    house.stub.version = lambda n: "v1" if n < 2 else "v2"
+    gateway = house.gateway(concurrency=1, on_version_change=lambda *change: changes.append(change))
+    pixels = images(12)
+    await gateway.ask(pixels)
+    assert changes == [("v1", "v2")]
+    again = await house.gateway().ask(pixels)  # the version is v2 now: what v1 said is no answer
+    assert (again.cached, again.sent) == (4, 8)
+
+
+async def test_a_pinned_version_stops_the_ask_and_keeps_what_was_paid(house: House) -> None:
+    house.stub.version = lambda n: "v1" if n < 2 else "v2"
+    pixels = images(40)
+    with pytest.raises(ModelChanged) as stopped:
+        await house.gateway(concurrency=1, pin_version=True).ask(pixels)
+    assert stopped.value.code == "source_model_changed"
+    assert house.stub.bill == 12
+    assert (await house.gateway().ask(pixels, cache_only=True)).cached == 4
+
+
+async def test_the_first_version_is_no_change(house: House) -> None:
+    pixels = images(8)
+    await house.gateway(pin_version=True).ask(pixels)
+    assert (await house.gateway(pin_version=True).ask(pixels)).cached == 8
+
+
+# ---------------------------------------------------------------- cancellation
+
+
+async def test_a_cancelled_ask_keeps_what_arrives_soon(house: House) -> None:
+    house.stub.delay = lambda n: 0.3
+    pixels = images(100)
+    task = asyncio.create_task(house.gateway(max_batch=1, concurrency=4).ask(pixels))
+    await asyncio.sleep(0.15)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert house.stub.bill == house.ledger.cost("job_1").queries_spent == 4
+    assert (await house.gateway().ask(pixels, cache_only=True)).cached == 4
+
+
+async def test_a_cancelled_ask_counts_what_does_not_arrive_as_unknown(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.gateway.round._GRACE", 0.05)
+    house.stub.delay = lambda n: 5.0
+    gateway = house.gateway(max_batch=1, concurrency=4)
+    task = asyncio.create_task(gateway.ask(images(100)))
+    await asyncio.sleep(0.3)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    cost = house.ledger.cost("job_1")
+    assert (cost.queries_spent, cost.unknown_queries, house.stub.requests) == (4, 4, 4)
+    assert not gateway.buying  # nobody waits for what is not coming
+
+
+async def test_another_ask_buys_what_a_cancelled_one_left(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.gateway.round._GRACE", 0.05)
+    house.stub.delay = lambda n: 5.0 if n == 0 else 0.0
+    gateway, pixels = house.gateway(), images(4)
+    first = asyncio.create_task(gateway.ask(pixels))
+    await asyncio.sleep(0.2)
+    second = asyncio.create_task(gateway.ask(pixels))
+    await asyncio.sleep(0.1)
+    first.cancel()
+    np.testing.assert_array_equal((await second).scores, expected(pixels))
