@@ -118,7 +118,7 @@ def mcnemar(correct_a: Flags, correct_b: Flags) -> float:
     """Two-sided exact p-value that two classifiers are right equally often on the same images."""
     a, b = int((correct_a & ~correct_b).sum()), int((~correct_a & correct_b).sum())
     tail = sum(comb(a + b, k) for k in range(min(a, b) + 1))
-    return min(1.0, 2.0 * tail / 2 ** (a + b))
+    return min(1.0, 2 * tail / 2 ** (a + b))
 
 
 def paired_difference_interval(correct_a: Flags, correct_b: Flags, z: float = Z95) -> tuple[float, float]:
@@ -172,11 +172,8 @@ def verdict(
 
 def _points(share: float) -> str:
     """A share as percentage points, without a needless decimal."""
-    return (
-        f"{100 * share:.1f}".removesuffix(".0").replace("-0", "0")
-        if abs(share) < 5e-4
-        else f"{100 * share:.3g}"
-    )
+    text = f"{100 * share:.1f}".removesuffix(".0")
+    return "0" if text == "-0" else text
 
 
 def majority(labels: Labels) -> int:

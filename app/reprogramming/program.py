@@ -90,7 +90,7 @@ def picture(program: Program) -> Images:
     out: list[Images] = []
     for view in program.views:
         top, left, side = view.box()
-        canvas = np.broadcast_to(np.array(view.padding), (view.size, view.size, 3)).copy()
+        canvas = np.full((view.size, view.size, 3), view.padding, dtype=np.float64)
         canvas[top : top + side, left : left + side] = 127.5
         shift = offset(view)
         if shift is not None and np.abs(shift).max() > 0:

@@ -78,8 +78,20 @@ class View:
 
     def to_config(self) -> dict[str, Any]:
         """Everything but the overlay, as JSON values."""
-        config = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "overlay"}
-        return {**config, "padding": list(self.padding)}
+        return {
+            "size": int(self.size),
+            "scale": float(self.scale),
+            "x": float(self.x),
+            "y": float(self.y),
+            "padding": [float(level) for level in self.padding],
+            "gain": float(self.gain),
+            "brightness": float(self.brightness),
+            "turns": int(self.turns),
+            "flip": bool(self.flip),
+            "basis": str(self.basis),
+            "amplitude": float(self.amplitude),
+            "mask": str(self.mask),
+        }
 
     @staticmethod
     def from_config(config: Mapping[str, Any], overlay: NDArray[np.float64] | None) -> View:

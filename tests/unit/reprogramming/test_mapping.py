@@ -193,7 +193,9 @@ def test_arrays_round_trip_and_nonsense_is_refused() -> None:
 # ---------------------------------------------------------------- leave-one-out ridge
 
 
-def brute_force(x: np.ndarray, y: np.ndarray, classes: int, alpha: float, held: list[np.ndarray]) -> np.ndarray:
+def brute_force(
+    x: np.ndarray, y: np.ndarray, classes: int, alpha: float, held: list[np.ndarray]
+) -> np.ndarray:
     """Ridge with a free intercept, refitted without each part; the penalty as for all rows."""
     targets, out = one_hot(y, classes), np.empty((len(y), classes))
     centred = x - x.mean(axis=0)

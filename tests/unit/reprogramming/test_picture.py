@@ -182,7 +182,9 @@ def test_fit_resizes_and_leaves_alone() -> None:
     assert fit(RGB, 7, 5) is RGB
     assert fit(RGB, 20, 30).shape == (20, 30, 3)
     stripes = np.tile(np.array([0, 255], np.uint8), 64)[None, :, None].repeat(64, 0).repeat(3, 2)
-    assert np.abs(fit(stripes, 16, 16)[:, 1:-1].astype(int) - 127).max() <= 2  # antialiased: no stripe survives
+    assert (
+        np.abs(fit(stripes, 16, 16)[:, 1:-1].astype(int) - 127).max() <= 2
+    )  # antialiased: no stripe survives
 
 
 @pytest.mark.parametrize(("n", "m"), [(8, 16), (16, 8), (128, 16), (1, 4), (5, 1), (7, 7)])

@@ -84,7 +84,9 @@ def test_a_floor_per_column_and_leading_axes() -> None:
 
 
 def test_shares_give_censored_labels_what_is_left() -> None:
-    np.testing.assert_allclose(shares(np.array([[0.9, 0.06, NAN, NAN]]), "probability")[0], [0.9, 0.06, 0.02, 0.02])
+    np.testing.assert_allclose(
+        shares(np.array([[0.9, 0.06, NAN, NAN]]), "probability")[0], [0.9, 0.06, 0.02, 0.02]
+    )
     np.testing.assert_allclose(shares(np.array([[0.1, NAN]]), "independent")[0], [0.1, 0.1])
     np.testing.assert_allclose(shares(np.array([[0.0, 0.0]]), "logit")[0], [0.5, 0.5])
     np.testing.assert_allclose(shares(np.array([[NAN, NAN]]), "probability")[0], [0.5, 0.5])
