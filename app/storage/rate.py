@@ -17,9 +17,10 @@ from app.storage import tables
 from app.storage.answers import insert_ignore
 from app.storage.database import now, write
 
-_USE = 0.985  # of the limit: room for 15 ms of jitter per second on the way to the provider
+_USE = 0.985  # of the limit: the rest is room for slots used late and for jitter on the way
+_EXCESS = 1.02  # of the limit: what no second may pass
+_JITTER = 0.005  # seconds left to the way
 _LEASE_SECONDS = 0.25
-_LATE = 0.010  # seconds a slot stays usable after its time
 
 _rates = tables.rates
 _row = _rates.c.credential == bindparam("row")
@@ -31,17 +32,18 @@ class _Lease:
 
     next: float = 0.0
     interval: float = 0.0
+    grace: float = 0.0  # seconds a slot stays usable after its time
     left: int = 0
     size: int = 1  # slots to take next time
 
     def take(self, clock: float) -> float | None:
         """Seconds until the next usable slot, or None when there is none."""
-        late = clock - _LATE - self.next
+        late = clock - self.grace - self.next
         if self.left and late > 0:
             lost = min(self.left, int(late / self.interval) + 1)
             self.left -= lost
             self.next += lost * self.interval
-            self.size = 1  # we do not keep up: leave slots to others
+            self.size = max(1, self.size // 2)  # we do not keep up: leave slots to others
         if not self.left:
             return None
         wait = self.next - clock
@@ -68,6 +70,7 @@ class Rates:
                 return wait
             first = self._lease(credential, lease.size, interval)
             lease.next, lease.interval, lease.left = first + interval, interval, lease.size - 1
+            lease.grace = _grace(requests_per_second, interval)
             lease.size = min(2 * lease.size, max(1, int(_LEASE_SECONDS * requests_per_second)))
             return max(0.0, first - time.monotonic())
 
@@ -99,3 +102,9 @@ class Rates:
             connection.execute(insert_ignore(connection, _rates), {"credential": credential, "arrival": 0.0})
             moved = connection.execute(statement, {"row": credential}).scalar_one()
         return float(moved)
+
+
+def _grace(requests_per_second: float, interval: float) -> float:
+    """How late a slot may be used: a second that starts with the late one holds no more than is allowed."""
+    allowed = int(_EXCESS * requests_per_second)
+    return max(_JITTER, allowed * interval - 1.0 - _JITTER)
