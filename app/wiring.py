@@ -54,9 +54,10 @@ class House:
         self.engine = database.open_engine(self.settings.database())
         self.ledger, self.answers, self.rates = Ledger(self.engine), Answers(self.engine), Rates(self.engine)
         self.jobs, self.endpoints, self.keys = Jobs(self.engine), Endpoints(self.engine), Keys(self.engine)
-        self.idempotency = Idempotency(self.engine)
+        vault = Vault(self._secret_key())
+        self.idempotency = Idempotency(self.engine, vault)
         self.datasets = Datasets(self.engine, self.settings.data_dir / "datasets")
-        self.connections = Connections(self.engine, Vault(self._secret_key()), environment)
+        self.connections = Connections(self.engine, vault, environment)
 
     @cached_property
     def runner(self) -> DbosRunner:

@@ -118,6 +118,13 @@ def program(engine: Engine, checkpoint_id: str) -> bytes:
     return blob
 
 
+def has_program(engine: Engine, job_id: str, checkpoint_id: str) -> bool:
+    c = _checkpoints.c
+    mine = select(c.id).where(c.id == checkpoint_id, c.job_id == job_id, c.kind == "program")
+    with read(engine) as connection:
+        return connection.execute(mine).scalar() is not None
+
+
 def programs(
     engine: Engine, job_id: str, after: str | None = None, limit: int = 20
 ) -> list[CheckpointRecord]:

@@ -97,6 +97,12 @@ class Connections:
         with read(self._engine) as connection:
             return [_record(row) for row in connection.execute(query).mappings()]
 
+    def currencies(self) -> dict[str, str]:
+        """Currency by connection, deleted ones included: their jobs still show what they cost."""
+        with read(self._engine) as connection:
+            rows = connection.execute(select(_connections.c.id, _connections.c.currency))
+            return dict(rows.tuples().all())
+
     def update(
         self,
         ident: str,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, select, update
+from sqlalchemy import Connection, RowMapping, Select, insert, select, update
 
 from app.errors import Conflict, NotFound, ReprogError, StaleFence
 from app.storage import events, tables
@@ -87,6 +87,13 @@ def allow(job: JobRecord, action: str, statuses: Sequence[str]) -> None:
             code="invalid_state",
             hint=f"Only a job that is {', '.join(statuses)} can be.",
         )
+
+
+def add(connection: Connection, ident: str, status: str, **values: object) -> None:
+    """A new row."""
+    fresh: dict[str, Any] = {"want": "run", "fence": 0, "revision": 1, "progress": {}, "metrics": {}}
+    row = {"id": ident, "status": status, "created_at": now(connection), **fresh, **values}
+    connection.execute(insert(_jobs).values(row))
 
 
 def change(connection: Connection, ident: str, **values: object) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Engine, func, insert, select
+from sqlalchemy import Engine, func, select
 
 from app.errors import ReprogError
 from app.storage import checkpoints, events, ids, tables
@@ -44,33 +44,33 @@ class Jobs:
         spec: dict[str, Any],
         metadata: dict[str, Any],
         connection_id: str,
-        dataset_id: str | None,
+        dataset_id: str,
         cap: int | None,
         queries_cap: int | None,
-        status: str = "queued",
     ) -> JobRecord:
         """The job, its caps (micro-units and queries) and its first event, in one transaction."""
         ident = ids.new("job_")
-        row = {
-            "id": ident,
-            "name": name,
-            "status": status,
-            "want": "run",
-            "spec": spec,
-            "metadata": metadata,
-            "connection_id": connection_id,
-            "dataset_id": dataset_id,
-            "fence": 0,
-            "revision": 1,
-            "progress": {},
-            "metrics": {},
-        }
         with write(self._engine) as connection:
-            created_at = now(connection)
-            finished_at = created_at if status in OVER else None
-            connection.execute(insert(_jobs).values(created_at=created_at, finished_at=finished_at, **row))
+            values = {"name": name, "spec": spec, "metadata": metadata}
+            asked = {"connection_id": connection_id, "dataset_id": dataset_id}
+            rows.add(connection, ident, "queued", **values, **asked)
             open_scopes(connection, [ident], cap, queries_cap)
-            events.append(connection, ident, "job.created", {"status": status})
+            events.append(connection, ident, "job.created", {})
+        return self.get(ident)
+
+    def adopt(
+        self, *, name: str, spec: dict[str, Any], connection_id: str, blob: bytes, metrics: dict[str, Any]
+    ) -> JobRecord:
+        """A finished job for a program that was learned elsewhere."""
+        ident = ids.new("job_")
+        with write(self._engine) as connection:
+            values = {"name": name, "spec": spec, "metadata": {}, "connection_id": connection_id}
+            rows.add(connection, ident, "succeeded", **values, status_reason="imported")
+            open_scopes(connection, [ident], 0, 0)
+            checkpoint = checkpoints.put_program(connection, ident, 0, blob, config={}, metrics={}, queries=0)
+            best = {**(metrics.get("best") or {}), "checkpoint_id": checkpoint}
+            rows.change(connection, ident, metrics=metrics | {"best": best}, finished_at=now(connection))
+            events.append(connection, ident, "job.imported", {"checkpoint_id": checkpoint})
         return self.get(ident)
 
     def get(self, ident: str) -> JobRecord:
@@ -323,6 +323,9 @@ class Jobs:
     def program(self, checkpoint_id: str) -> bytes:
         """Raises NotFound."""
         return checkpoints.program(self._engine, checkpoint_id)
+
+    def has_program(self, ident: str, checkpoint_id: str) -> bool:
+        return checkpoints.has_program(self._engine, ident, checkpoint_id)
 
     def programs(self, ident: str, after: str | None = None, limit: int = 20) -> list[CheckpointRecord]:
         """The job's programs, newest first."""

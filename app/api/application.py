@@ -1,0 +1,75 @@
+"""The web application over given services: routers, one error handler, the edge around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from fastapi import FastAPI
+from starlette.responses import RedirectResponse
+
+from app import __version__
+from app.api import (
+    artifacts,
+    connections,
+    datasets,
+    docs,
+    endpoints,
+    job_events,
+    job_results,
+    jobs,
+    keys,
+    openapi,
+    operations,
+    predict,
+    problems,
+)
+from app.api.deps import Services
+from app.api.edge import Edge, Traffic
+from app.api.idempotency import IdempotencyKeys
+
+_PARTS = (
+    connections, datasets, jobs, job_events, job_results, artifacts, endpoints, predict, keys, operations,
+)  # fmt: skip
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create_app(services: Services, lifespan: Lifespan | None = None) -> FastAPI:
+    """The application; what `lifespan` opens lives as long as it."""
+    app = bare_app(lifespan)
+    traffic = Traffic()
+    app.state.services, app.state.traffic = services, traffic
+    app.add_middleware(IdempotencyKeys)
+    app.add_middleware(
+        Edge,
+        traffic=traffic,
+        upload_bytes=services.settings.max_upload_bytes,
+        open_door=services.settings.auth == "off",
+    )
+    return app
+
+
+def bare_app(lifespan: Lifespan | None = None) -> FastAPI:
+    """Routes and error handlers alone: all that the OpenAPI document needs."""
+    app = FastAPI(
+        title="Reprog",
+        version=__version__,
+        description="Turn a remote prediction API into a classifier for your own task, by queries alone.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+        redirect_slashes=False,
+    )
+    problems.install(app)
+    for part in _PARTS:
+        app.include_router(part.router)
+    app.include_router(docs.router)
+    app.add_api_route("/", _front, include_in_schema=False)
+    app.openapi = lambda: openapi.document(app)
+    return app
+
+
+def _front() -> RedirectResponse:
+    return RedirectResponse("/docs")

@@ -1,0 +1,32 @@
+"""Pages of lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Query
+
+Record = TypeVar("Record")
+
+Limit = Annotated[int, Query(ge=1, le=100, description="Items on a page.")]
+After = Annotated[
+    str | None, Query(max_length=64, description="`next_cursor` of the page before; absent: the first page.")
+]
+Number = Annotated[int, Query(ge=0, le=2**53, description="Only items after this number.")]
+
+
+def page(
+    records: Sequence[Record],
+    limit: int,
+    view: Callable[[Record], dict[str, Any]],
+    cursor: Callable[[Record], object],
+) -> dict[str, Any]:
+    """`records` were asked for with limit + 1: the one too many says that there is more."""
+    shown, more = records[:limit], len(records) > limit
+    return {
+        "object": "list",
+        "data": [view(record) for record in shown],
+        "has_more": more,
+        "next_cursor": str(cursor(shown[-1])) if more else None,
+    }

@@ -1,0 +1,486 @@
+"""The wire shapes of the resources, apart from the job (`app.jobs.spec` in, `app.api.views` out)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.contracts import Limits, Price
+from app.jobs.spec import Money, micros
+from app.storage.keys import SCOPES
+
+Item = TypeVar("Item")
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Scope = Literal["read", "write", "spend", "predict", "admin"]
+EndpointName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
+assert set(SCOPES) == set(Scope.__args__)
+
+
+class Body(BaseModel):
+    """A request: a member we do not know is an error, not silence."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Page(BaseModel, Generic[Item]):
+    """One page of a list; `next_cursor` goes into `after`."""
+
+    object: Literal["list"] = "list"
+    data: list[Item]
+    has_more: bool
+    next_cursor: str | None
+
+
+# ---------------------------------------------------------------- connections
+
+
+class PriceBody(Body):
+    """What the provider asks for 1,000 queries; 0 is allowed."""
+
+    per_1000: Annotated[str, Field(pattern=r"^\d{1,9}(\.\d{1,6})?$", examples=["1.20"])]
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
+
+    @field_validator("per_1000")
+    @classmethod
+    def _whole(cls, value: str) -> str:
+        if micros(value) % 1000:
+            raise ValueError("must have at most 3 decimals: money is kept in millionths per query")
+        return value
+
+    def price(self) -> Price:
+        return Price(micros(self.per_1000) // 1000, self.currency)
+
+
+class LimitsBody(Body):
+    """What the account may do."""
+
+    requests_per_second: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] = 10.0
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
+    max_batch: Annotated[int, Field(ge=1, le=1024, description="Images per request.")] = 1
+
+    def limits(self) -> Limits:
+        return Limits(self.requests_per_second, self.concurrency, self.max_batch)
+
+
+SecretRef = Annotated[
+    str,
+    Field(
+        max_length=1000,
+        pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:/[^\x00]+)$",
+        description="`env:NAME` or `file:/path`, read where the service runs. Needs `admin`.",
+    ),
+]
+Secret = Annotated[str, Field(min_length=1, max_length=16_000, description="Stored encrypted, never shown.")]
+
+
+class _Secretive(Body):
+    secret: Secret | None = None
+    secret_ref: SecretRef | None = None
+
+    @field_validator("secret")
+    @classmethod
+    def _sendable(cls, value: str | None) -> str | None:
+        if value is not None and (not value.isprintable() or not value.isascii()):
+            raise PydanticCustomError("secret_characters", "must be printable ASCII")
+        return value
+
+    @field_validator("secret_ref")
+    @classmethod
+    def _not_ours(cls, value: str | None) -> str | None:
+        if value is not None and value.upper().startswith("ENV:REPROG_"):
+            raise ValueError("must not name a setting of this service")
+        return value
+
+    @model_validator(mode="after")
+    def _one(self) -> _Secretive:
+        if self.secret is not None and self.secret_ref is not None:
+            raise ValueError("give `secret` or `secret_ref`, not both")
+        return self
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an http:// or https:// URL")
+    return value.rstrip("/")
+
+
+Url = Annotated[str, Field(min_length=1, max_length=2000, examples=["https://api.clarifai.com"])]
+
+
+class ConnectionBody(_Secretive):
+    """A remote account and one source model."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "nsfw",
+                    "provider": "clarifai",
+                    "base_url": "https://api.clarifai.com",
+                    "model": {"user_id": "clarifai", "app_id": "main", "model_id": "nsfw-recognition"},
+                    "secret": "...",
+                    "price": {"per_1000": "1.20", "currency": "USD"},
+                    "limits": {"requests_per_second": 10, "concurrency": 16, "max_batch": 32},
+                }
+            ]
+        },
+    )
+
+    name: Name
+    provider: Annotated[str, Field(min_length=1, max_length=40)]
+    base_url: Url
+    model: Annotated[dict[str, Any], Field(default_factory=dict, description="The provider's own names.")]
+    options: Annotated[
+        dict[str, Any], Field(default_factory=dict, description="The provider's extra settings.")
+    ]
+    price: PriceBody | None = Field(None, description="Required; null or absent is 422 `price_unknown`.")
+    limits: Annotated[LimitsBody, Field(default_factory=LimitsBody)]
+    budget: Money | None = Field(None, description="Most money that all of the account's queries may cost.")
+
+    _url = field_validator("base_url")(_http_url)
+
+    @field_validator("price")
+    @classmethod
+    def _known(cls, value: PriceBody | None) -> PriceBody:
+        if value is None:
+            raise PydanticCustomError("price_unknown", "is not known, and a budget needs it")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stated(cls, value: object) -> object:
+        return {"price": None, **value} if isinstance(value, dict) else value  # so that _known runs
+
+
+class ConnectionPatch(_Secretive):
+    """Members that are given are changed."""
+
+    name: Name | None = None
+    base_url: Url | None = None
+    price: PriceBody | None = None
+    limits: LimitsBody | None = None
+    budget: Money | None = Field(None, description="null: no cap.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        return None if value is None else _http_url(value)
+
+
+class SecretState(BaseModel):
+    set: bool
+    last4: str | None
+    ref: str | None
+
+
+class PriceView(BaseModel):
+    per_1000: str
+    currency: str
+
+
+class LimitsView(BaseModel):
+    requests_per_second: float
+    concurrency: int
+    max_batch: int
+
+
+class Connection(BaseModel):
+    id: str
+    object: Literal["connection"] = "connection"
+    name: str
+    provider: str
+    base_url: str
+    model: dict[str, Any]
+    options: dict[str, Any]
+    secret: SecretState
+    price: PriceView
+    limits: LimitsView
+    budget: Money | None
+    spent: Money
+    labels_known: int
+    model_version: str | None
+    created_at: datetime
+
+
+class ConnectionTest(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    object: Literal["connection.test"] = "connection.test"
+    ok: Literal[True] = True
+    labels: list[str]
+    latency_ms: float
+    model_version: str | None
+
+
+class Labels(BaseModel):
+    object: Literal["connection.labels"] = "connection.labels"
+    connection_id: str
+    labels: list[str]
+    count: int
+
+
+# ---------------------------------------------------------------- data sets
+
+
+class DatasetView(BaseModel):
+    id: str
+    object: Literal["dataset"] = "dataset"
+    name: str
+    classes: list[str]
+    counts: dict[str, dict[str, int]] = Field(description="split -> class -> images")
+    items: int
+    content_sha256: str
+    seed: int
+    report: dict[str, Any] | None = Field(description="null in lists; see `GET /v1/datasets/{id}/report`.")
+    created_at: datetime
+    links: dict[str, str]
+
+
+class DatasetItem(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    object: Literal["dataset.item"] = "dataset.item"
+    n: int
+    label: str
+    split: str
+    image: str
+
+
+# ---------------------------------------------------------------- jobs
+
+
+class JobLimitsPatch(Body):
+    """Raised (or lowered, not below what is spent)."""
+
+    max_queries: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    budget: Money | None = None
+    deadline: datetime | None = None
+
+
+class JobPatch(Body):
+    """Members that are given are changed."""
+
+    name: Name | None = None
+    metadata: dict[str, Any] | None = None
+    limits: JobLimitsPatch | None = None
+
+
+class CloneBody(Body):
+    """What is to differ from the job cloned."""
+
+    name: Name | None = None
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+
+
+class CostView(BaseModel):
+    spent: Money
+    reserved: Money
+    remaining: Money | None
+    billable_queries: int
+    reserved_queries: int
+    remaining_queries: int | None
+    unknown_queries: int
+    cached_queries: int
+    retried_queries: int
+
+
+class JobView(BaseModel):
+    id: str
+    object: Literal["reprogramming.job"] = "reprogramming.job"
+    name: str
+    status: Literal[
+        "validating",
+        "queued",
+        "running",
+        "pausing",
+        "paused",
+        "cancelling",
+        "succeeded",
+        "failed",
+        "cancelled",
+    ]
+    status_reason: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    connection_id: str
+    dataset_id: str | None
+    seed: int
+    method: dict[str, Any]
+    limits: dict[str, Any]
+    metadata: dict[str, Any]
+    publish: dict[str, Any] | None
+    progress: dict[str, Any]
+    cost: CostView
+    metrics: dict[str, Any]
+    error: dict[str, Any] | None
+    links: dict[str, str]
+
+
+class EventView(BaseModel):
+    id: str
+    object: Literal["event"] = "event"
+    seq: int
+    job_id: str
+    type: str
+    data: dict[str, Any]
+    created_at: datetime
+
+
+class QueryLine(BaseModel):
+    """One request to the provider."""
+
+    id: int
+    object: Literal["attempt"] = "attempt"
+    purpose: str
+    images: int
+    billed: int
+    outcome: str
+    http_status: int | None
+    code: str | None
+    request_id: str | None
+    price: Money
+    cost: Money
+    sent_at: datetime
+    done_at: datetime | None
+
+
+class CheckpointView(BaseModel):
+    id: str
+    object: Literal["checkpoint"] = "checkpoint"
+    job_id: str
+    step: int
+    metrics: dict[str, Any]
+    queries: int
+    created_at: datetime
+
+
+class MetricPoint(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    x: float
+    step: int
+    queries: int
+    cost: Money
+    time: datetime
+
+
+class Curve(BaseModel):
+    object: Literal["metrics"] = "metrics"
+    job_id: str
+    x: Literal["queries", "cost", "time"]
+    data: list[MetricPoint]
+
+
+# ---------------------------------------------------------------- endpoints
+
+
+class EndpointLimits(Body):
+    """Caps on what the endpoint may spend from now on and before."""
+
+    budget: Money | None = None
+    max_queries: Annotated[int, Field(ge=0, le=2**53)] | None = None
+
+
+class EndpointBody(Body):
+    name: EndpointName
+    job_id: Annotated[str, Field(max_length=40)]
+    checkpoint_id: Annotated[str, Field(max_length=40)] | None = None
+    overwrite: bool = False
+    limits: EndpointLimits | None = None
+
+
+class EndpointPatch(Body):
+    """Members that are given are changed; `version` rolls back (or forward)."""
+
+    version: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    enabled: bool | None = None
+    limits: EndpointLimits | None = None
+
+
+class VersionView(BaseModel):
+    object: Literal["endpoint.version"] = "endpoint.version"
+    version: int
+    job_id: str
+    checkpoint_id: str
+    connection_id: str
+    created_at: datetime
+
+
+class EndpointView(BaseModel):
+    id: str
+    object: Literal["endpoint"] = "endpoint"
+    name: str
+    version: int
+    enabled: bool
+    job_id: str
+    checkpoint_id: str
+    connection_id: str
+    limits: dict[str, Any]
+    cost: CostView
+    created_at: datetime
+    links: dict[str, str]
+
+
+class PredictParameters(Body):
+    top_k: Annotated[int, Field(ge=1, le=100_000)] | None = None
+
+
+class PredictBody(Body):
+    """`inputs`: one image or up to 32, each base64 (a `data:...;base64,` prefix is dropped)."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"inputs": "iVBORw0KGgo...", "parameters": {"top_k": 3}}]},
+    )
+
+    inputs: str | Annotated[list[str], Field(min_length=1, max_length=32)]
+    parameters: Annotated[PredictParameters, Field(default_factory=PredictParameters)]
+
+
+class LabelScore(BaseModel):
+    label: str
+    score: float
+
+
+# ---------------------------------------------------------------- keys, usage
+
+
+class KeyBody(Body):
+    name: Name
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=5)]
+
+
+class KeyView(BaseModel):
+    id: str
+    object: Literal["key"] = "key"
+    name: str
+    last4: str
+    scopes: list[str]
+    created_at: datetime
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class NewKey(KeyView):
+    key: str = Field(description="Shown this once.")
+
+
+class UsageLine(BaseModel):
+    group: str
+    requests: int
+    billable_queries: int
+    unknown_queries: int
+    cost: Money
+
+
+class Usage(BaseModel):
+    object: Literal["usage"] = "usage"
+    group_by: Literal["job", "connection", "endpoint", "day"]
+    data: list[UsageLine]

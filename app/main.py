@@ -1,0 +1,53 @@
+"""`reprog serve`: the API, and a worker beside it unless REPROG_WORKER=false."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.api.application import create_app
+from app.api.auth import refuse_open_door
+from app.settings import Settings
+from app.wiring import House
+
+__all__ = ["create_app", "serve"]
+
+_STREAMS_END = 5  # seconds open streams and requests get at the end
+
+
+def serve(settings: Settings) -> None:
+    """Blocks until SIGTERM or SIGINT. Raises BadRequest for settings that would leave the door open."""
+    refuse_open_door(settings.auth, settings.host)
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    house = House(settings)
+    if settings.auth == "keys" and (key := house.keys.ensure_first()) is not None:
+        print(f"The first key, shown this once (scope admin): {key}", file=sys.stderr, flush=True)
+    uvicorn.run(
+        create_app(house.services(), lifespan=_lifespan(house)),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_STREAMS_END,
+    )
+
+
+def _lifespan(house: House):
+    @asynccontextmanager
+    async def live(_: FastAPI) -> AsyncGenerator[None]:
+        try:
+            if house.settings.worker:
+                await asyncio.to_thread(house.launch)
+            yield
+            await house.predictor.close()
+        finally:
+            await asyncio.to_thread(house.close)
+
+    return live
