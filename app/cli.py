@@ -61,11 +61,18 @@ def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8900,
     size: Annotated[int, typer.Option(help="224, or 128 for the small fast forms.")] = 224,
+    keys: Annotated[str, typer.Option(help="Accepted keys, comma-separated; default: any sandbox-...")] = "",
+    rate_limit: Annotated[
+        float | None, typer.Option(help="Requests per second; 0: none; default: the providers' own.")
+    ] = None,
 ) -> None:
     """Real classifiers over the providers' own wire formats, with a bill and faults on request."""
     from app.sandbox.server import serve as serve_sandbox
 
-    serve_sandbox(host=host, port=port, size=size)
+    if size not in (128, 224):
+        raise typer.BadParameter("must be 128 or 224", param_hint="--size")
+    keys_accepted = tuple(key.strip() for key in keys.split(",") if key.strip())
+    serve_sandbox(host=host, port=port, size=size, keys=keys_accepted, rate_limit_rps=rate_limit)
 
 
 @app.command()

@@ -14,10 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 from rich.console import Console
@@ -89,7 +89,7 @@ def _port(wanted: int) -> int:
 
 
 @contextmanager
-def _process(command: str, port: int, health: str, *more: str) -> Iterator[str]:
+def _process(command: str, port: int, health: str, *more: str) -> Generator[str]:
     """`reprog COMMAND` on 127.0.0.1:port until the block ends. Yields its URL once it answers."""
     url = f"http://127.0.0.1:{port}"
     settings = {
@@ -113,7 +113,7 @@ def _process(command: str, port: int, health: str, *more: str) -> Iterator[str]:
                 child.wait()
 
 
-def _wait_until_up(child: subprocess.Popen[bytes], url: str, command: str, log: Any) -> None:
+def _wait_until_up(child: subprocess.Popen[bytes], url: str, command: str, log: IO[bytes]) -> None:
     for _ in range(600):
         if child.poll() is not None:
             log.seek(0)
@@ -129,7 +129,7 @@ def _wait_until_up(child: subprocess.Popen[bytes], url: str, command: str, log: 
     raise Unusable(f"`reprog {command}` did not answer within 60 s.")
 
 
-def _ok(response: httpx.Response) -> Any:
+def _ok(response: httpx.Response) -> Any:  # noqa: ANN401 (JSON)
     if response.is_error:
         problem = response.json()
         raise ReprogError(problem.get("detail", response.text), hint=problem.get("hint"))
@@ -235,7 +235,7 @@ def _print_result(job: dict[str, Any], bill: dict[str, Any], right: int, asked: 
     console.print(f"  {'[bold]the program[/bold]':47} {_with_interval(test)} on {test['images']} test images")
     console.print(f"  {'the endpoint, over HTTP':34} {right / asked:.3f}  ({right} of {asked} right)")
     console.print(f"  {metrics['verdict']['sentence']}")
-    price = int(round(1.2 * test["queries_per_prediction"] * 1000))
+    price = 1200 * test["queries_per_prediction"]
     console.print(
         f"  {cost['billable_queries']} queries, {cost['spent']['amount']} {cost['spent']['currency']} by our "
         f"ledger; the sandbox's bill says {billed} queries: {'they agree' if agree else 'THEY DIFFER'}."

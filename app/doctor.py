@@ -47,7 +47,11 @@ def _checks(settings: Settings) -> Iterator[tuple[str, bool, str]]:
     else:
         yield "disk", os.access(folder.parent, os.W_OK), f"{folder} will be made at the first start"
     loopback = settings.host in ("127.0.0.1", "::1", "localhost")
-    yield "keys", loopback or settings.auth == "keys", f"auth is {settings.auth}, listening on {settings.host}"
+    yield (
+        "keys",
+        loopback or settings.auth == "keys",
+        f"auth is {settings.auth}, listening on {settings.host}",
+    )
     file = make_url(settings.database()).database or ""
     if settings.database().startswith("sqlite") and not Path(file).exists():
         yield "database", True, f"{file} will be made at the first start"

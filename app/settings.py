@@ -19,25 +19,30 @@ class Settings(BaseSettings):
         env_prefix="REPROG_", extra="ignore", secrets_dir=_SECRETS if _SECRETS.is_dir() else None
     )
 
-    data_dir: Path = Field(Path("./data"), description="Data sets, the default database, the secret key.")
+    data_dir: Path = Field(
+        default=Path("./data"), description="Data sets, the default database, the secret key."
+    )
     database_url: str = Field(
-        "", description="`sqlite:///...` or `postgresql+psycopg://...`; empty: SQLite under the data dir."
+        default="",
+        description="`sqlite:///...` or `postgresql+psycopg://...`; empty: SQLite under the data dir.",
     )
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, description="Port to listen on.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, description="Port to listen on.")
     auth: Literal["off", "keys"] = Field(
-        "off", description="`off` is refused unless bound to loopback; `keys` asks for a bearer key."
+        default="off", description="`off` is refused unless bound to loopback; `keys` asks for a bearer key."
     )
-    secret_key: SecretStr | None = Field(None, description="Encrypts stored provider secrets.")
-    secret_key_file: Path | None = Field(None, description="A file that holds the secret key.")
+    secret_key: SecretStr | None = Field(default=None, description="Encrypts stored provider secrets.")
+    secret_key_file: Path | None = Field(default=None, description="A file that holds the secret key.")
     allow_private_hosts: bool = Field(
-        False, description="Allow provider URLs that resolve to private or loopback addresses."
+        default=False, description="Allow provider URLs that resolve to private or loopback addresses."
     )
-    worker: bool = Field(True, description="`reprog serve` also runs jobs.")
-    executor_id: str = Field("", description="Unique, stable name of this process; empty: host and slot.")
-    max_upload_bytes: int = Field(512 * 2**20, description="Largest data set upload, in bytes.")
-    fault: str = Field("", description="Tests only: a named crash point, `name` or `name:n`.")
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    worker: bool = Field(default=True, description="`reprog serve` also runs jobs.")
+    executor_id: str = Field(
+        default="", description="Unique, stable name of this process; empty: host and slot."
+    )
+    max_upload_bytes: int = Field(default=512 * 2**20, description="Largest data set upload, in bytes.")
+    fault: str = Field(default="", description="Tests only: a named crash point, `name` or `name:n`.")
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     def database(self) -> str:
         """The SQLAlchemy URL of our tables."""
@@ -61,5 +66,7 @@ class ClientSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="REPROG_", extra="ignore")
 
-    url: str = Field("http://127.0.0.1:8000", description="Address of the service for the command line.")
-    api_key: SecretStr | None = Field(None, description="Bearer key of the command line.")
+    url: str = Field(
+        default="http://127.0.0.1:8000", description="Address of the service for the command line."
+    )
+    api_key: SecretStr | None = Field(default=None, description="Bearer key of the command line.")

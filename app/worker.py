@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
+from types import FrameType
 
 from app.settings import Settings
 from app.wiring import House
@@ -15,10 +15,14 @@ log = logging.getLogger(__name__)
 def run(settings: Settings) -> None:
     """Blocks until SIGTERM or SIGINT; segments in progress end at their next step."""
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    stop = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stop.set())
     house = House(settings)
+    stop = house.runner.stopping  # also set when another process takes this executor id
+
+    def on_signal(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, on_signal)
     try:
         house.launch()
         log.info("worker %s is up", house.runner.executor_id)

@@ -73,12 +73,12 @@ class Service:
 
     # ---------------------------------------------------------------- REST
 
-    def ok(self, method: str, path: str, **options: Any) -> Any:
+    def ok(self, method: str, path: str, **options: object) -> Any:
         response = self.client.request(method, path, **options)
-        assert response.is_success, f"{method} {path}: {response.status_code} {response.text}\n{self.log()[-3000:]}"
-        return response.json() if response.headers.get("content-type", "").startswith("application/json") else response
+        assert response.is_success, f"{method} {path}: {response.status_code} {response.text}\n{self.log()}"
+        return response.json()
 
-    def connect(self, base_url: str, key: str = "sandbox-test", **more: Any) -> dict[str, Any]:
+    def connect(self, base_url: str, key: str = "sandbox-test", **more: object) -> dict[str, Any]:
         body = {
             "name": "moderation",
             "provider": "clarifai",
@@ -100,7 +100,7 @@ class Service:
             headers={"content-type": "application/zip"},
         )
 
-    def create(self, connection: dict[str, Any], dataset: dict[str, Any], **more: Any) -> dict[str, Any]:
+    def create(self, connection: dict[str, Any], dataset: dict[str, Any], **more: object) -> dict[str, Any]:
         body = {
             "name": "test",
             "connection_id": connection["id"],
@@ -122,7 +122,8 @@ class Service:
             if job["status"] in OVER | {"paused"}:
                 break
             time.sleep(0.1)
-        raise AssertionError(f"job is {job['status']} ({job['status_reason']}, {job['error']})\n{self.log()[-3000:]}")
+        words = f"job is {job['status']} ({job['status_reason']}, {job['error']})"
+        raise AssertionError(f"{words}\n{self.log()[-3000:]}")
 
 
 def free_port() -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.contracts import Images, Limits, Price, Scores, ScoreKind
+from app.contracts import Images, Limits, Price, ScoreKind, Scores
 from app.gateway.query import Answers, Gateway
 from app.jobs.dataset import Dataset
 from app.jobs.progress import Meter

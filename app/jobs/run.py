@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from app.contracts import Ask, MethodState, Scores, Split
+from app.contracts import Ask, Labels, MethodState, Scores, Split
 from app.errors import BadRequest, BudgetExhausted, ConfigError, ReprogError, Unavailable, Unusable
 from app.gateway.query import Gateway
 from app.jobs import report
@@ -124,11 +124,11 @@ async def _probe(run: Run) -> Problem:
 
 
 def _answered(answer: Answered) -> list[str]:
-    seen = ~np.isnan(answer.scores).all(axis=(0, 1))
-    return [label for label, any_score in zip(answer.labels, seen, strict=True) if any_score]
+    columns = zip(answer.labels, np.moveaxis(answer.scores, 2, 0), strict=True)
+    return [label for label, column in columns if not np.isnan(column).all()]
 
 
-def _refuse_useless(run: Run, labels: tuple[str, ...], scores: Scores, classes: Any) -> None:
+def _refuse_useless(run: Run, labels: tuple[str, ...], scores: Scores, classes: Labels) -> None:
     """Raises BadRequest when these answers can teach nothing; the probe is the most that was spent."""
     if len(np.unique(classes)) < len(run.data.classes):
         raise BadRequest(

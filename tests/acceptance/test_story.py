@@ -1,4 +1,4 @@
-"""The main job as a user does it: by REST, against the sandbox, with the sandbox's own bill beside our ledger."""
+"""The main job as a user does it: by REST, against the sandbox, its own bill beside our ledger."""
 
 from __future__ import annotations
 
@@ -87,8 +87,14 @@ def test_from_upload_to_endpoint(
 @pytest.mark.parametrize(
     "method",
     [
-        {"type": "bar", "size": 128, "directions": 2, "batch_size": 10, "mapping": {"type": "linear"}},
-        {"type": "zoo", "size": 128, "mapping": {"type": "bayesian"}},
+        {
+            "type": "bar",
+            "program": {"size": 128},
+            "directions": 2,
+            "batch_size": 10,
+            "mapping": {"type": "linear"},
+        },
+        {"type": "zoo", "program": {"size": 128}, "mapping": {"type": "bayesian"}},
         {"type": "baseline", "size": 128},
     ],
     ids=lambda method: method["type"],
