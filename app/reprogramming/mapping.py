@@ -215,13 +215,17 @@ def kernel_mapping(
 def best_head(
     features: Floats, labels: Labels, classes: int, seed: int = 0, groups: NDArray[Any] | None = None
 ) -> tuple[LabelMapping, float]:
-    """The linear or the kernel head, whichever is right more often on rows it has not seen, and how often."""
+    """The linear or the kernel head, by how often each is right on rows it has not seen; and how often.
+
+    The kernel head has to be better by a standard error: its count is leave-one-out over several widths, the
+    linear one's plain cross-validation, and a linear head is smaller and holds no training scores.
+    """
     linear = heads.fit_linear(features, labels, classes, heads.PENALTIES, groups, seed)
     right = float((linear.held_out.argmax(axis=1) == labels).mean())
     if features.shape[1] <= KERNEL_COLUMNS:
         kernel = heads.fit_kernel(features, labels, classes, groups, seed)
         kernel_right = float((kernel.held_out.argmax(axis=1) == labels).mean())
-        if kernel_right > right:
+        if kernel_right > right + (right * (1 - right) / len(labels)) ** 0.5:
             return _mapping(kernel), kernel_right
     return _mapping(linear), right
 
