@@ -11,6 +11,7 @@ from app.contracts import Provider
 from app.errors import BadRequest
 from app.providers.clarifai import Clarifai
 from app.providers.custom_vision import CustomVision
+from app.providers.http_json import HttpJson
 from app.providers.wire import Defaults
 
 __all__ = ["PROVIDERS", "Defaults", "ProviderType", "make"]
@@ -32,6 +33,7 @@ class ProviderType(Provider, Protocol):
 PROVIDERS: Mapping[str, type[ProviderType]] = {
     "clarifai": Clarifai,
     "custom_vision": CustomVision,
+    "http_json": HttpJson,
 }
 
 

@@ -27,6 +27,7 @@ from app.errors import (
 
 Json = Mapping[str, Any]
 
+BOUNDARY = "reprog-6c1f0f4e8a2d4b7c"  # of multipart bodies
 _TOLERANCE = 1e-6  # float32 printed as decimal: 1.0000001 is 1
 _WAIT = re.compile(
     r"(?:retry|try again|wait)\D{0,40}?(\d+(?:\.\d+)?)\s*(second|minute|hour|day)", re.IGNORECASE
@@ -55,15 +56,20 @@ def redacted(reply: WireReply, secret: str) -> WireReply:
 
 
 def parse(reply: WireReply) -> Json | None:
-    """The JSON object in the body, or None. Accepts NaN and Infinity, which some servers write."""
+    """The JSON object in the body, or None."""
+    value = anything(reply)
+    return value if isinstance(value, dict) else None
+
+
+def anything(reply: WireReply) -> Any:  # noqa: ANN401 - JSON
+    """The JSON value in the body, or None. Accepts NaN and Infinity, which some servers write."""
     try:
-        value = orjson.loads(reply.body)
+        return orjson.loads(reply.body)
     except orjson.JSONDecodeError:
         try:
-            value = json.loads(reply.body)
+            return json.loads(reply.body)
         except (ValueError, RecursionError):
             return None
-    return value if isinstance(value, dict) else None
 
 
 def member(value: object, *path: str) -> Any:  # noqa: ANN401 - JSON
@@ -156,3 +162,17 @@ def by_status(reply: WireReply, message: str = "", *, request_id: str | None = N
     if status >= 300:
         return ConfigError(detail, hint="Check the connection's base_url and model.", **more)
     return ReplyInvalid(f"{detail}: not the JSON this provider answers with.", **more)
+
+
+def multipart(fields: Mapping[str, str], file: tuple[str, str | None, str | None, bytes]) -> bytes:
+    """A form with text fields and one file: (field, file name, content type, bytes)."""
+    parts = list[bytes]()
+    for name, text in fields.items():
+        parts.append(
+            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'.encode()
+        )
+    field, filename, kind, content = file
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"'
+    head += f'; filename="{filename}"' if filename is not None else ""
+    head += f"\r\nContent-Type: {kind}" if kind is not None else ""
+    return b"".join([*parts, f"{head}\r\n\r\n".encode(), content, f"\r\n--{BOUNDARY}--\r\n".encode()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -101,9 +102,10 @@ def test_secrets_that_cannot_be_a_header_are_refused() -> None:
 
 def test_defaults_and_schemas() -> None:
     for kind in PROVIDERS.values():
-        assert kind.defaults.price.micros > 0
-        assert kind.Model.model_json_schema()["properties"]
-        assert kind.Options.model_json_schema()["properties"]
+        assert kind.defaults.price.micros >= 0
+        assert re.fullmatch(r"20\d\d-\d\d", kind.defaults.as_of)
+        for settings in (kind.Model, kind.Options):
+            assert settings.model_json_schema()["additionalProperties"] is False
 
 
 @pytest.mark.parametrize(
