@@ -18,6 +18,7 @@ from app.reprogramming.program import Program, feature_columns
 from app.reprogramming.transform import View
 
 BEST = "best"  # the array that holds the best program's bytes
+PLAIN = "plain"  # (n,) which validation images the plain program got right
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +26,22 @@ class Judged:
     """A program and what validation images said of it."""
 
     program: Program
-    accuracy: float
-    loss: float  # cross-entropy
+    right: NDArray[np.bool_]  # (n,) validation images it got right
+    loss: float  # cross-entropy on them
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.right.mean())
 
     def beats(self, accuracy: float, loss: float) -> bool:
         """More often right; among equals, surer of it."""
         return (self.accuracy, -self.loss) > (accuracy, -loss)
+
+    def clears(self, plain: NDArray[np.bool_]) -> bool:
+        """Better than the plain program by a standard error of the paired difference: the best of many
+        judgements on few images is better than it by luck alone."""
+        gain = self.right.astype(np.float64) - plain
+        return bool(gain.mean() > gain.std() / np.sqrt(len(gain)))
 
 
 def columns(problem: Problem, scores: Scores) -> Scores:
@@ -65,15 +76,15 @@ def judged(problem: Problem, views: Sequence[View], train: Scores, val: Scores) 
     apart = None if groups is None else groups["train"]
     together = None if groups is None else np.concatenate([groups["train"], groups["val"]])
     head, _ = best_head(x, y, problem.classes, problem.seed, apart)
-    accuracy, loss = verdict(head.apply(z), t)
+    right, loss = verdict(head.apply(z), t)
     all_x, all_y = np.concatenate([x, z]), np.concatenate([y, t])
     served, _ = best_head(all_x, all_y, problem.classes, problem.seed, together)
-    return Judged(assembled(problem, views, served), accuracy, loss)
+    return Judged(assembled(problem, views, served), right, loss)
 
 
-def verdict(scores: TargetScores, labels: Labels) -> tuple[float, float]:
-    """Accuracy and cross-entropy."""
-    return float((scores.argmax(axis=1) == labels).mean()), float(cross_entropy(scores, labels))
+def verdict(scores: TargetScores, labels: Labels) -> tuple[NDArray[np.bool_], float]:
+    """Which images are classified rightly (n,), and the cross-entropy."""
+    return scores.argmax(axis=1) == labels, float(cross_entropy(scores, labels))
 
 
 def plain_view(problem: Problem) -> View:
@@ -93,7 +104,7 @@ def opening(
     """A method's first state: the plain program is the best so far."""
     first = plain(problem)
     known = {"best_accuracy": first.accuracy, "best_loss": first.loss}
-    kept = {BEST: _frozen(first.program), **(arrays or {})}
+    kept = {BEST: _frozen(first.program), PLAIN: first.right, **(arrays or {})}
     metrics = {"val_accuracy": first.accuracy, "val_loss": first.loss}
     return MethodState(0, phase, {**meta, **known}, kept, metrics)
 
@@ -108,19 +119,22 @@ def following(
 ) -> MethodState:
     """The next state, with changed meta members and these arrays beside the best program.
 
-    `candidate` replaces the best when it beats it; `val_accuracy` is then, and only then, told anew: always
-    that of the program that would be served.
+    `candidate` replaces the best when it beats it and clears the plain program. Only a judgement tells
+    `val_accuracy`, and it is always that of the program that would be served.
     """
     best = {name: state.meta[name] for name in ("best_accuracy", "best_loss")}
     kept, told = state.arrays[BEST], dict(metrics)
     if candidate is not None:
         told["candidate_val_accuracy"] = candidate.accuracy
-        if candidate.beats(best["best_accuracy"], best["best_loss"]):
+        known = best["best_accuracy"], best["best_loss"]
+        if candidate.clears(state.arrays[PLAIN]) and candidate.beats(*known):
             best = {"best_accuracy": candidate.accuracy, "best_loss": candidate.loss}
             kept = _frozen(candidate.program)
         told |= {"val_accuracy": best["best_accuracy"], "val_loss": best["best_loss"]}
     merged = {**state.meta, **meta, **best}
-    return MethodState(state.step + 1, phase, merged, {**arrays, BEST: kept}, told)
+    return MethodState(
+        state.step + 1, phase, merged, {**arrays, BEST: kept, PLAIN: state.arrays[PLAIN]}, told
+    )
 
 
 def best(state: MethodState) -> Program:
