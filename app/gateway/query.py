@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, TypeVarTuple, Unpack
 
 from app.contracts import AnswerStore, Images, Query, RateLimiter, Scores
 from app.errors import KeyRefused, ProviderError
@@ -13,6 +15,10 @@ from app.gateway.retry import SERVING, RetryPolicy
 from app.gateway.round import Round
 
 __all__ = ["SERVING", "Account", "Answers", "Gateway", "LabelBook", "RetryPolicy"]
+
+_MOST_THREADS = 64
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Gateway:
@@ -50,6 +56,9 @@ class Gateway:
         self.buying: dict[bytes, asyncio.Future[None]] = {}  # image digest -> done, whatever the outcome
         self.failures = 0  # requests that failed in a row
         self.answered = 0  # images ever answered here
+        # A thread for every request that may run: those that wait for the ledger fill its next group commit.
+        workers = min(_MOST_THREADS, account.limits.concurrency + 2)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="gateway")
 
     async def ask(
         self,
@@ -83,12 +92,16 @@ class Gateway:
 
         return query
 
+    async def blocking(self, call: Callable[[Unpack[Ts]], T], *given: *Ts) -> T:
+        """Run a blocking call in a thread of this gateway."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *given)
+
     async def discover(self) -> tuple[str, ...]:
         """Ask the provider for its labels, where that is free; returns all labels known afterwards.
         Raises KeyRefused, Unavailable; a provider that cannot list its labels is no error."""
         request = self.account.provider.labels_request()
         if request is not None:
-            wait = await asyncio.to_thread(
+            wait = await self.blocking(
                 self.rates.acquire, self.account.credential, self.account.limits.requests_per_second
             )
             await asyncio.sleep(wait)
@@ -99,5 +112,5 @@ class Gateway:
                 raise
             except ProviderError:
                 names = ()
-            await asyncio.to_thread(self.model.columns, names)
+            await self.blocking(self.model.columns, names)
         return self.model.labels

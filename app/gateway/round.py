@@ -79,7 +79,7 @@ class Round:
             while len(todo) and self._failure is None:
                 todo = await self._pass(todo)
             if self._cached:
-                await asyncio.to_thread(self._g.ledger.count_cached, self._g.scope, self._cached)
+                await self._g.blocking(self._g.ledger.count_cached, self._g.scope, self._cached)
         except asyncio.CancelledError:
             self._stop(None)
             await self._abandon()
@@ -134,7 +134,7 @@ class Round:
 
     async def _missing(self, indices: Sequence[int]) -> list[Item]:
         """Those of the images that have no answer yet, one of each look."""
-        found, items = await asyncio.to_thread(self._lookup, indices)
+        found, items = await self._g.blocking(self._lookup, indices)
         missing: list[Item] = []
         for item in items:
             first = self._first.setdefault(item.digest, item.index)
@@ -214,23 +214,23 @@ class Round:
         """One request. Raises its error, or the error of the first image left without an answer."""
         await self._rest(0)
         g, items = self._g, chunk.items
-        request, attempt = await asyncio.to_thread(prepare, g, items, self._wish, chunk.asked)
+        request, attempt = await g.blocking(prepare, g, items, self._wish, chunk.asked)
         chunk.asked = True
         try:
             await self._slot()
         except BaseException as error:
-            await asyncio.to_thread(close, g, attempt, len(items), error, False)
+            await g.blocking(close, g, attempt, len(items), error, False)
             raise
         try:
             reply = await self._send(request)
         except Exception as error:
             sent = not isinstance(error, Forbidden)
-            spent = await asyncio.to_thread(close, g, attempt, len(items), error, sent)
+            spent = await g.blocking(close, g, attempt, len(items), error, sent)
             self._spent += spent
             self._failed(error)
             raise
         crash_point("after_send")
-        settled = await asyncio.to_thread(conclude, g, attempt, items, reply)
+        settled = await g.blocking(conclude, g, attempt, items, reply)
         crash_point("after_settle")
         self._spent += settled.spent
         if settled.error is not None:
@@ -264,7 +264,7 @@ class Round:
         account = self._g.account
         async with self._g.pace:
             await self._pause(0)
-            wait = await asyncio.to_thread(
+            wait = await self._g.blocking(
                 self._g.rates.acquire, account.credential, account.limits.requests_per_second
             )
             await self._pause(wait)
@@ -307,7 +307,7 @@ class Round:
         await _wait(self._stopped, seconds)
 
     async def _postpone(self, seconds: float) -> None:
-        await asyncio.to_thread(self._g.rates.postpone, self._g.account.credential, seconds)
+        await self._g.blocking(self._g.rates.postpone, self._g.account.credential, seconds)
 
     async def _drain(self) -> None:
         """Wait for every request under way."""

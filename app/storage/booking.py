@@ -39,6 +39,19 @@ _CLOSE = (
         }
     )
 )
+_LOCK_ATTEMPTS = (
+    select(*(_attempts.c[name] for name in ("id", "scope", "connection_id", "images", "price_micros")))
+    .where(_attempts.c.id.in_(bindparam("ids", expanding=True)), _attempts.c.outcome == "open")
+    .order_by(_attempts.c.id)
+    .with_for_update()
+)
+_LOCK_BUDGETS = (
+    select(_budgets)
+    .where(_budgets.c.scope.in_(bindparam("scopes", expanding=True)))
+    .order_by(_budgets.c.scope)
+    .with_for_update()
+)
+_INTENTS = insert(_attempts).returning(_attempts.c.id, sort_by_parameter_order=True)
 
 
 @dataclass(frozen=True)
@@ -112,22 +125,12 @@ def _lock_attempts(connection: Connection, ids: list[int]) -> dict[int, RowMappi
     """Those of `ids` that are open."""
     if not ids:
         return {}
-    c = _attempts.c
-    rows = connection.execute(
-        select(c.id, c.scope, c.connection_id, c.images, c.price_micros)
-        .where(c.id.in_(ids), c.outcome == "open")
-        .order_by(c.id)
-        .with_for_update()
-    )
-    return {row["id"]: row for row in rows.mappings()}
+    return {row["id"]: row for row in connection.execute(_LOCK_ATTEMPTS, {"ids": ids}).mappings()}
 
 
 def _lock_budgets(connection: Connection, scopes: Iterable[str]) -> dict[str, dict[str, Any]]:
-    c = _budgets.c
-    rows = connection.execute(
-        select(_budgets).where(c.scope.in_(sorted(scopes))).order_by(c.scope).with_for_update()
-    )
-    return {row["scope"]: dict(row) for row in rows.mappings()}
+    rows = connection.execute(_LOCK_BUDGETS, {"scopes": list(scopes)}).mappings()
+    return {row["scope"]: dict(row) for row in rows}
 
 
 def _refusal(budgets: Mapping[str, dict[str, Any]], op: Reserve) -> ReprogError | None:
@@ -230,8 +233,7 @@ def add(connection: Connection, changes: Mapping[str, Mapping[str, int]]) -> Non
 def _insert(connection: Connection, lines: list[dict[str, Any]]) -> list[int]:
     if not lines:
         return []
-    statement = insert(_attempts).returning(_attempts.c.id, sort_by_parameter_order=True)
-    return list(connection.execute(statement, lines).scalars())
+    return list(connection.execute(_INTENTS, lines).scalars())
 
 
 def open_scopes(
