@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.errors import BadRequest
+from app.methods.auto import Auto, AutoOptions
 from app.methods.baseline import Baseline, BaselineOptions
 from app.methods.descent import Descent
 from app.methods.knobs import BarOptions, CmaEsOptions, NesOptions, PriorOptions, SpsaOptions, ZooOptions
@@ -18,6 +19,7 @@ from app.methods.views import Views, ViewsOptions
 
 #: Name -> options model, and the method made of its name and options.
 METHODS: dict[str, tuple[type[Options], Callable[[str, Any], Method]]] = {
+    "auto": (AutoOptions, Auto),
     "race": (RaceOptions, Race),
     "views": (ViewsOptions, Views),
     "bar": (BarOptions, Descent),
