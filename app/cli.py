@@ -77,7 +77,7 @@ def sandbox(
 
 @app.command()
 def demo(
-    queries: Annotated[int, typer.Option(help="Most queries the demo may pay the sandbox for.")] = 6000,
+    queries: Annotated[int, typer.Option(help="Most queries the demo may pay the sandbox for.")] = 12000,
 ) -> None:
     """The main job on real images against the bundled sandbox: no account, no server."""
     from app import demo as story

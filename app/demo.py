@@ -40,7 +40,7 @@ MODEL = {
     "version_id": None,
 }
 
-console = Console()
+console = Console(soft_wrap=True, highlight=False)
 
 
 def run(queries: int) -> int:
@@ -168,7 +168,7 @@ def _create(client: httpx.Client, sandbox: str, dataset: dict[str, Any], queries
         "method": {"type": "auto", "size": 128},
         "limits": {
             "max_queries": queries,
-            "budget": {"amount": "10.00", "currency": "USD"},
+            "budget": {"amount": "20.00", "currency": "USD"},
             "queries_per_prediction": 4,
         },
         "publish": {"name": ENDPOINT},
@@ -183,7 +183,7 @@ def _create(client: httpx.Client, sandbox: str, dataset: dict[str, Any], queries
 
 
 def _watch(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    columns = (BarColumn(16), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TextColumn("{task.fields[note]}"), TimeElapsedColumn(), console=console) as bar:
         task = bar.add_task("learning", total=1.0, note="")
         while True:
@@ -261,6 +261,6 @@ def _print_curl(client: httpx.Client, settings: Settings, dataset: dict[str, Any
     )
     console.print(f"for images it has not seen yet), this asks it for {path}, a {item['label']}:\n")
     url = f"http://127.0.0.1:{settings.port}/v1/endpoints/{ENDPOINT}/predict"
-    console.print(f"  curl -s -H 'Content-Type: image/png' --data-binary @{path} {url}\n", soft_wrap=True)
+    console.print(f"  curl -s -H 'Content-Type: image/png' --data-binary @{path} {url}\n")
     if not sandbox.endswith(str(SANDBOX_PORT)):
         console.print(f"(Port {SANDBOX_PORT} was taken: the sandbox of this run was at {sandbox}.)")

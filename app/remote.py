@@ -70,7 +70,7 @@ def call(method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN
     raise typer.Exit(EXIT_UNREACHABLE if response.status_code >= 500 else EXIT_REFUSED)
 
 
-def show(document: "dict[str, Any]", as_json: bool, columns: tuple[str, ...]) -> None:
+def show(document: dict[str, Any], as_json: bool, columns: tuple[str, ...]) -> None:
     """JSON as it came, or a table of the named members (dots reach inside)."""
     if as_json:
         typer.echo(json.dumps(document, indent=2))
@@ -84,7 +84,7 @@ def show(document: "dict[str, Any]", as_json: bool, columns: tuple[str, ...]) ->
         typer.echo(f"more: --after {document['next_cursor']}")
 
 
-def _member(row: "dict[str, Any]", path: str) -> str:
+def _member(row: dict[str, Any], path: str) -> str:
     for part in path.split("."):
         row = row.get(part) if isinstance(row, dict) else None
     return "" if row is None else json.dumps(row) if isinstance(row, dict | list) else str(row)
