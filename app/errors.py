@@ -211,5 +211,18 @@ class ModelChanged(ConfigError):
     code = "source_model_changed"
 
 
+class Interrupted(Exception):
+    """The user asked to pause or cancel, or this process is shutting down. Never shown to users."""
+
+
+class Taken(Exception):
+    """Somebody else buys some of these images now, or has just bought them: look again. `keys` are theirs.
+    Never shown to users."""
+
+    def __init__(self, keys: frozenset[bytes]) -> None:
+        super().__init__(f"{len(keys)} images are being bought elsewhere")
+        self.keys = keys
+
+
 class StaleFence(Exception):
     """This worker lost the job to another; whatever it holds must not be written. Never shown to users."""

@@ -45,7 +45,10 @@ class Ledger(Protocol):
         keep_micros: int = 0,
         keep_queries: int = 0,
         retried: int = 0,
+        keys: Sequence[bytes] = (),
     ) -> int: ...
+
+    def holds(self, attempt_id: int) -> bool: ...
 
     def settle(
         self,
@@ -122,6 +125,12 @@ class SourceModel:
         row = np.full(len(columns), np.nan, np.float32)
         row[[columns[label] for label in outcome]] = list(outcome.values())
         return row
+
+    def known(self) -> bool:
+        """Whether the version is known by now, here or to anybody else who asks this model."""
+        with self._lock:
+            self.version = self.version or self._book.version()
+            return self.version != ""
 
     def answered_by(self, version: str) -> tuple[str, str] | None:
         """Remember the version that answered; (old, new) when it is not the one known so far."""

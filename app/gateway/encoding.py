@@ -60,8 +60,9 @@ def digest(png: bytes) -> bytes:
     return blake2b(png, digest_size=32).digest()
 
 
-def key(info: ProviderInfo, version: str, image: bytes) -> bytes:
-    """The 20-byte cache key of one answer: source model, its version, request options, image digest."""
-    scope, model = info.cache_scope.encode(), version.encode()
-    prefix = struct.pack(">II", len(scope), len(model))  # lengths first: no two fields can run together
-    return blake2b(prefix + scope + model + image, digest_size=KEY_BYTES).digest()
+def key(connection: str, info: ProviderInfo, version: str, image: bytes) -> bytes:
+    """The 20-byte cache key of one answer: connection (its rows have its own label order), source model, its
+    version, request options, image digest."""
+    fields = connection.encode(), info.cache_scope.encode(), version.encode()
+    prefix = struct.pack(">III", *map(len, fields))  # lengths first: no two fields can run together
+    return blake2b(b"".join((prefix, *fields, image)), digest_size=KEY_BYTES).digest()

@@ -11,9 +11,10 @@ retry             prepare (thread)  request bytes; reservation and intent commit
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,9 +24,11 @@ from app.errors import (
     BudgetExhausted,
     Forbidden,
     ModelChanged,
+    NotSent,
     ProviderError,
     Rejected,
     ReplyInvalid,
+    Taken,
     Unavailable,
 )
 from app.gateway.account import Answers
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from app.gateway.query import Gateway
 
 _WINDOW = 64  # images encoded and looked up at once: bounds memory
+_LOOK = 0.1  # seconds between looks at what others are buying
+_OLD = 5.0  # seconds after which a reservation is looked at again before it is sent
 _GRACE = 2.0  # seconds that a cancelled ask waits for the replies already under way
 
 
@@ -64,6 +69,7 @@ class Round:
         self._rejected: dict[int, ProviderError] = {}
         self._first: dict[bytes, int] = {}  # digest -> index of the first image that looks like this
         self._twin: dict[int, int] = {}  # index -> index of the first image that looks the same
+        self._elsewhere: list[int] = []  # indices of images that another process is buying, or another job
         self._cached = self._spent = 0
         self._ending = asyncio.Event()  # no new attempt
         self._stopped = asyncio.Event()  # and what has its money but is not sent yet, is not sent
@@ -108,7 +114,7 @@ class Round:
     # ---------------------------------------------------------------- images to chunks
 
     async def _pass(self, todo: Sequence[int]) -> Sequence[int]:
-        """Look up and buy; returns the images that another ask was buying meanwhile, to look up again."""
+        """Look up and buy; returns the images that others were buying meanwhile, to look up again."""
         g = self._g
         batch = max(1, min(g.account.limits.max_batch, g.account.provider.info.max_batch))
         waiting: list[Item] = []
@@ -130,7 +136,10 @@ class Round:
         await self._drain()
         if others and self._failure is None:
             await asyncio.wait(others.values())
-        return list(others)
+        elsewhere, self._elsewhere = self._elsewhere, []
+        if elsewhere and self._failure is None:
+            await asyncio.sleep(_LOOK)
+        return [*others, *elsewhere]
 
     async def _missing(self, indices: Sequence[int]) -> list[Item]:
         """Those of the images that have no answer yet, one of each look."""
@@ -151,11 +160,11 @@ class Round:
 
     def _lookup(self, indices: Sequence[int]) -> tuple[dict[bytes, Row], list[Item]]:
         g, items = self._g, list[Item]()
-        info, version = g.account.provider.info, g.model.version
+        own, info, version = g.account.connection_id, g.account.provider.info, g.model.version
         pngs = encode(self._images[list(indices)], compressed=g.compressed)
         for index, png in zip(indices, pngs, strict=True):
             mark = digest(png)
-            items.append(Item(index, png, mark, key(info, version, mark), version))
+            items.append(Item(index, png, mark, key(own, info, version, mark), version))
         return dict(g.answers.get([item.key for item in items])), items
 
     def _own(self, mark: bytes) -> None:
@@ -212,31 +221,55 @@ class Round:
 
     async def _attempt(self, chunk: _Chunk) -> None:
         """One request. Raises its error, or the error of the first image left without an answer."""
-        await self._rest(0)
-        g, items = self._g, chunk.items
-        request, attempt = await g.blocking(prepare, g, items, self._wish, chunk.asked)
+        g, began = self._g, time.monotonic()
+        reserved = await self._reserve(chunk)
+        if reserved is None:
+            return
+        (request, attempt), items = reserved, chunk.items
         chunk.asked = True
         try:
             await self._slot()
+            if time.monotonic() - began > _OLD and not await g.blocking(g.ledger.holds, attempt):
+                raise NotSent("The reservation was given up while it waited.", code="given_up")
         except BaseException as error:
-            await g.blocking(close, g, attempt, len(items), error, False)
+            await g.blocking(close, g, attempt, self._wish, len(items), error, False)
             raise
         try:
             reply = await self._send(request)
         except Exception as error:
             sent = not isinstance(error, Forbidden)
-            spent = await g.blocking(close, g, attempt, len(items), error, sent)
+            spent = await g.blocking(close, g, attempt, self._wish, len(items), error, sent)
             self._spent += spent
             self._failed(error)
             raise
         crash_point("after_send")
-        settled = await g.blocking(conclude, g, attempt, items, reply)
+        settled = await g.blocking(conclude, g, attempt, self._wish, items, reply)
         crash_point("after_settle")
         self._spent += settled.spent
         if settled.error is not None:
             self._failed(settled.error)
             raise g.policy.judge(settled.error)
         self._receive(chunk, settled)
+
+    async def _reserve(self, chunk: _Chunk) -> tuple[WireRequest, int] | None:
+        """Request and committed intent for those images of the chunk that nobody else is buying."""
+        while chunk.items:
+            await self._rest(0)
+            chunk.items = [self._keyed(item) for item in chunk.items]
+            try:
+                return await self._g.blocking(prepare, self._g, chunk.items, self._wish, chunk.asked)
+            except Taken as taken:
+                self._elsewhere += [item.index for item in chunk.items if item.key in taken.keys]
+                chunk.items = [item for item in chunk.items if item.key not in taken.keys]
+        return None
+
+    def _keyed(self, item: Item) -> Item:
+        """The image under the model's version, once that is known."""
+        account, version = self._g.account, self._g.model.version
+        if item.version != "" or version == "":
+            return item
+        mark = key(account.connection_id, account.provider.info, version, item.digest)
+        return replace(item, key=mark, version=version)
 
     def _receive(self, chunk: _Chunk, settled: Settled) -> None:
         """Keep the answers; what is left of the chunk has to be asked again."""
@@ -316,6 +349,7 @@ class Round:
 
     async def _abandon(self) -> None:
         """After a cancellation: give replies under way a moment, then count them as unknown."""
+        self._wish.hurry.set()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_GRACE)
         for task in self._sending:

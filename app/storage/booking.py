@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
 
-from app.errors import BudgetExhausted, NotFound, ReprogError
+from app.errors import BudgetExhausted, Interrupted, NotFound, StaleFence
 from app.storage import answers as stored
-from app.storage import tables
+from app.storage import claims, tables
 from app.storage.database import now
 
 COUNTERS = (
@@ -39,6 +39,7 @@ _CLOSE = (
         }
     )
 )
+
 _LOCK_ATTEMPTS = (
     select(*(_attempts.c[name] for name in ("id", "scope", "connection_id", "images", "price_micros")))
     .where(_attempts.c.id.in_(bindparam("ids", expanding=True)), _attempts.c.outcome == "open")
@@ -67,6 +68,7 @@ class Reserve:
     keep_micros: int
     keep_queries: int
     retried: int
+    keys: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Settle:
     code: str | None
 
 
-def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[int | ReprogError]:
+def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[int | Exception]:
     """Do a group in its order. One result per operation: the new attempt's id or the refusal of a
     reservation; 1 for a settlement that closed its attempt, 0 for one that came late."""
     reserves = [op for op in group if isinstance(op, Reserve)]
@@ -98,7 +100,9 @@ def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[in
         budgets = _lock_budgets(connection, scopes)
     before = {scope: dict(row) for scope, row in budgets.items()}
     clock = now(connection)
-    results: list[int | ReprogError] = []
+    holders = _holders(connection, {op.scope for op in reserves if op.fence})
+    taken = claims.taken(connection, [key for op in reserves for key in op.keys], clock)
+    results: list[int | Exception] = []
     lines: dict[int, dict[str, Any]] = {}  # new attempts by their place in the group
     closed: list[dict[str, Any]] = []
     for op in group:
@@ -106,18 +110,27 @@ def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[in
             row = attempts.pop(op.attempt_id, None)
             if row is not None:
                 closed.append(_settle(budgets, row, op, clock))
+            taken |= {key for key, _ in op.answers}
             results.append(int(row is not None))
-        elif (refusal := _refusal(budgets, op)) is not None:
+            continue
+        refusal = _stopped(holders, op) or claims.refusal(taken, op.keys) or _refusal(budgets, op)
+        if refusal is not None:
             results.append(refusal)
         else:
             lines[len(results)] = _reserve(budgets, op, clock)
+            taken |= set(op.keys)
             results.append(0)
     add(connection, _changes(before, budgets))
     if closed:
         connection.execute(_CLOSE, closed)
     stored.insert(connection, [pair for op in settles for pair in op.answers])
+    claims.release(connection, [line["row"] for line in closed])
+    claimed: list[tuple[bytes, int]] = []
     for place, attempt_id in zip(lines, _insert(connection, list(lines.values())), strict=True):
         results[place] = attempt_id
+        op = group[place]
+        claimed += [(key, attempt_id) for key in op.keys] if isinstance(op, Reserve) else []
+    claims.claim(connection, claimed)
     return results
 
 
@@ -133,7 +146,24 @@ def _lock_budgets(connection: Connection, scopes: Iterable[str]) -> dict[str, di
     return {row["scope"]: dict(row) for row in rows}
 
 
-def _refusal(budgets: Mapping[str, dict[str, Any]], op: Reserve) -> ReprogError | None:
+def _holders(connection: Connection, scopes: set[str]) -> dict[str, tuple[int, str]]:
+    """Fence and `want` of those scopes that are jobs; they stay as they are until the commit."""
+    if not scopes:
+        return {}
+    c = tables.jobs.c
+    rows = select(c.id, c.fence, c.want).where(c.id.in_(sorted(scopes))).order_by(c.id)
+    return {row.id: (row.fence, row.want) for row in connection.execute(rows.with_for_update(read=True))}
+
+
+def _stopped(holders: Mapping[str, tuple[int, str]], op: Reserve) -> Exception | None:
+    """Why the worker behind `op` may spend nothing for its job any more, or None."""
+    fence, want = holders.get(op.scope, (op.fence, "run"))
+    if fence != op.fence:
+        return StaleFence(op.scope)
+    return Interrupted(op.scope) if want != "run" else None
+
+
+def _refusal(budgets: Mapping[str, dict[str, Any]], op: Reserve) -> Exception | None:
     """Why `op` may not be sent, or None."""
     for scope in dict.fromkeys((op.scope, op.connection_id)):
         row = budgets.get(scope)

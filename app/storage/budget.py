@@ -17,10 +17,10 @@ from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Engine, select, update
+from sqlalchemy import ColumnElement, Engine, and_, exists, or_, select, update
 
 from app.contracts import Cost
-from app.errors import Conflict, NotFound, ReprogError
+from app.errors import Conflict, NotFound
 from app.storage import tables
 from app.storage.booking import Reserve, Settle, add, commit, open_scopes
 from app.storage.database import now, read, write
@@ -121,17 +121,30 @@ class Ledger:
         keep_micros: int = 0,
         keep_queries: int = 0,
         retried: int = 0,
+        keys: Sequence[bytes] = (),
     ) -> int:
         """Commit the intent to ask for `images`, of which `retried` were asked before; returns its id.
 
         Both budget rows must hold the price; of the scope's own cap, `keep_micros` and `keep_queries` stay
-        untouched. Raises BudgetExhausted with nothing changed, NotFound for a scope never opened, Unusable.
+        untouched. `keys` of the images' answers are claimed until the settlement. Raises with nothing
+        changed: BudgetExhausted, NotFound for a scope never opened, Taken when an image is being bought
+        or answered already; where the scope is a job, StaleFence when another worker has it and
+        Interrupted when its user wants it to stop. Raises Unusable.
         """
         if images < 1 or price_micros < 0:
             raise ValueError("an attempt has at least one image and no negative price")
         return self._together(
             Reserve(
-                scope, connection_id, fence, images, price_micros, purpose, keep_micros, keep_queries, retried
+                scope,
+                connection_id,
+                fence,
+                images,
+                price_micros,
+                purpose,
+                keep_micros,
+                keep_queries,
+                retried,
+                keys,
             )
         )
 
@@ -158,6 +171,14 @@ class Ledger:
                 Settle(attempt_id, answers, billed, unknown, outcome, http_status, request_id, code)
             )
         )
+
+    def holds(self, attempt_id: int) -> bool:
+        """Whether the attempt may still be sent: nobody gave it up, its job is this worker's and wanted."""
+        a, j = _attempts.c, tables.jobs.c
+        mine = and_(j.id == a.scope, or_(j.fence != a.fence, j.want != "run"))
+        query = select(a.id).where(a.id == attempt_id, a.outcome == "open", ~exists().where(mine))
+        with read(self._engine) as connection:
+            return connection.execute(query).scalar() is not None
 
     def recover(self, scope: str, fence: int) -> int:
         """Close attempts left open by holders of an older fence: nobody can know their outcome, so they are
@@ -208,7 +229,7 @@ class Ledger:
                 done.set_exception(error)
             return
         for (_, done), result in zip(group, results, strict=True):
-            if isinstance(result, ReprogError):
+            if isinstance(result, Exception):
                 done.set_exception(result)
             else:
                 done.set_result(result)

@@ -101,7 +101,7 @@ class Connections:
         """Currency by connection, deleted ones included: their jobs still show what they cost."""
         with read(self._engine) as connection:
             rows = connection.execute(select(_connections.c.id, _connections.c.currency))
-            return dict(rows.tuples().all())
+            return {row[0]: row[1] for row in rows}
 
     def update(
         self,

@@ -103,7 +103,7 @@ class Jobs:
         c = _jobs.c
         query = select(c.status, func.count()).where(c.deleted_at.is_(None)).group_by(c.status)
         with read(self._engine) as connection:
-            return dict(connection.execute(query).tuples().all())
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def edit(
         self,

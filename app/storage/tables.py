@@ -185,6 +185,13 @@ answers = Table(
     Column("scores", LargeBinary, nullable=False),  # float32, connection's label order, NaN = censored
 )
 
+claims = Table(  # an image that an open attempt is buying: nobody else buys it meanwhile
+    "claims",
+    metadata,
+    Column("key", LargeBinary(20), primary_key=True),  # of the answer
+    Column("attempt_id", BigInteger, nullable=False, index=True),
+)
+
 rates = Table(
     "rates",
     metadata,

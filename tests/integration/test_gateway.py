@@ -109,7 +109,7 @@ async def test_progress_is_told(house: House) -> None:
 
 
 async def test_requests_at_once_are_bounded_and_a_slow_one_stalls_nobody(house: House) -> None:
-    house.stub.delay = lambda n: 1.0 if n == 0 else 0.02
+    house.stub.delay = lambda n: 2.0 if n == 0 else 0.02
     done: list[float] = []
     loop = asyncio.get_running_loop()
     gateway = house.gateway(concurrency=4, max_batch=1, on_progress=lambda *_: done.append(loop.time()))

@@ -56,13 +56,15 @@ def test_what_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
 
 def test_keys() -> None:
     image = digest(b"png")
-    base = key(INFO, "v", image)
+    base = key("conn_1", INFO, "v", image)
     assert len(base) == KEY_BYTES
-    assert base == key(INFO, "v", digest(b"png"))
+    assert base == key("conn_1", INFO, "v", digest(b"png"))
     others = [
-        key(INFO, "w", image),
-        key(INFO, "v", digest(b"pnh")),
-        key(ProviderInfo("p", "scop"), "ev", image),
-        key(ProviderInfo("p", "scopev"), "", image),
+        key("conn_2", INFO, "v", image),
+        key("conn_1s", ProviderInfo("p", "cope"), "v", image),
+        key("conn_1", INFO, "w", image),
+        key("conn_1", INFO, "v", digest(b"pnh")),
+        key("conn_1", ProviderInfo("p", "scop"), "ev", image),
+        key("conn_1", ProviderInfo("p", "scopev"), "", image),
     ]
-    assert len({base, *others}) == 5
+    assert len({base, *others}) == 7
