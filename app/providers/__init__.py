@@ -9,9 +9,16 @@ from pydantic import BaseModel, ValidationError
 
 from app.contracts import Provider
 from app.errors import BadRequest
+from app.providers.azure_content_safety import AzureContentSafety
 from app.providers.clarifai import Clarifai
 from app.providers.custom_vision import CustomVision
+from app.providers.google_vision import GoogleVision
 from app.providers.http_json import HttpJson
+from app.providers.huggingface import HuggingFace
+from app.providers.open_inference import OpenInference
+from app.providers.openai_moderation import OpenAIModeration
+from app.providers.rekognition import Rekognition
+from app.providers.sightengine import Sightengine
 from app.providers.wire import Defaults
 
 __all__ = ["PROVIDERS", "Defaults", "ProviderType", "make"]
@@ -34,6 +41,13 @@ PROVIDERS: Mapping[str, type[ProviderType]] = {
     "clarifai": Clarifai,
     "custom_vision": CustomVision,
     "http_json": HttpJson,
+    "huggingface": HuggingFace,
+    "open_inference": OpenInference,
+    "google_vision": GoogleVision,
+    "rekognition": Rekognition,
+    "azure_content_safety": AzureContentSafety,
+    "openai_moderation": OpenAIModeration,
+    "sightengine": Sightengine,
 }
 
 

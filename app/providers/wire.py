@@ -33,6 +33,9 @@ _WAIT = re.compile(
     r"(?:retry|try again|wait)\D{0,40}?(\d+(?:\.\d+)?)\s*(second|minute|hour|day)", re.IGNORECASE
 )
 _UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
+_RESET = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+")
+_RESET_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_RESET_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _QUOTA = re.compile(
     r"out of call volume|insufficient_quota|quota (?:is |has been |was )?exce|exceeded .{0,30}quota", re.I
 )
@@ -119,7 +122,8 @@ def distinct(pairs: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def retry_after(reply: WireReply, message: str = "") -> float | None:
-    """Seconds the provider asks us to wait: from Retry-After (seconds or HTTP date), else from the text."""
+    """Seconds the provider asks us to wait: from Retry-After (seconds or HTTP date) and its relatives in
+    milliseconds or as `6m0s`, else from the text."""
     header = reply.headers.get("retry-after", "").strip()
     if header:
         try:
@@ -129,9 +133,58 @@ def retry_after(reply: WireReply, message: str = "") -> float | None:
         if (at := _date(header)) is not None:
             sent = _date(reply.headers.get("date", ""))  # against the server's own clock where it gives one
             return max(0.0, at - (time.time() if sent is None else sent))
+    milliseconds = reply.headers.get("retry-after-ms", "")
+    if milliseconds.isdecimal():
+        return int(milliseconds) / 1000
+    if reply.status == 429 and (
+        reset := _RESET.fullmatch(reply.headers.get("x-ratelimit-reset-requests", ""))
+    ):
+        return sum(float(number) * _RESET_UNITS[unit] for number, unit in _RESET_PART.findall(reset[0]))
     if found := _WAIT.search(message):
         return float(found[1]) * _UNITS[found[2].lower()]
     return None
+
+
+def refusal(
+    kind: type[ProviderError] | None,
+    message: str,
+    code: str,
+    reply: WireReply,
+    *,
+    request_id: str | None = None,
+    wait: float | None = None,
+    hint: str | None = None,
+) -> ProviderError:
+    """An error of a known kind, in the provider's words; of an unknown kind (None), what the status says."""
+    if kind is None:
+        return by_status(
+            reply, f"{message} (code {code})" if code and message else message or code, request_id=request_id
+        )
+    return kind(
+        f"{message[:300] or 'No message'}" + (f" (code {code})" if code else ""),
+        retry_after=wait if wait is not None else retry_after(reply, message),
+        request_id=request_id,
+        http_status=reply.status,
+        hint=hint or ("Check the connection's secret." if kind is KeyRefused else None),
+    )
+
+
+def listed(
+    rows: Sequence[Json], name: str, value: str, kind: ScoreKind, reply: WireReply
+) -> dict[str, float]:
+    """Label -> score of [{name: label, value: score}]; of a label that comes twice the higher one. Raises
+    ReplyInvalid for rows that are none."""
+    found = dict[str, float]()
+    try:
+        for row in rows:
+            label, number = text(row.get(name)), score(row.get(value), kind)
+            if not label:
+                raise ReplyInvalid("A score without a label.")
+            found[label] = max(number, found.get(label, number))
+    except ReplyInvalid as error:
+        error.http_status = reply.status
+        raise
+    return found
 
 
 def _date(value: str) -> float | None:

@@ -39,6 +39,98 @@ class TestCustomVision(ProviderSuite):
         return [request.body]
 
 
+class TestHuggingFace(ProviderSuite):
+    name = "huggingface"
+
+    @pytest.fixture
+    def provider(self) -> Provider:
+        return make("huggingface", BASE, {"model": "owner/name", "revision": "abc"}, SECRET, {})
+
+    def images(self, request: WireRequest) -> list[bytes]:
+        body = json.loads(request.body)
+        assert body["parameters"] == {"top_k": 1000}
+        return [decoded(body["inputs"])]
+
+
+class TestOpenInference(ProviderSuite):
+    name = "open_inference"
+    positional = True
+
+    @pytest.fixture
+    def provider(self) -> Provider:
+        model = {"model_name": "clf", "output_name": "probs", "labels": ["nsfw", "sfw"]}
+        return make("open_inference", BASE, model, SECRET, {})
+
+    def images(self, request: WireRequest) -> list[bytes]:
+        [tensor] = json.loads(request.body)["inputs"]
+        assert (tensor["datatype"], tensor["shape"]) == ("BYTES", [len(tensor["data"])])
+        return [decoded(text) for text in tensor["data"]]
+
+
+class TestGoogleVision(ProviderSuite):
+    name = "google_vision"
+    positional = True
+
+    @pytest.fixture
+    def provider(self) -> Provider:
+        return make("google_vision", BASE, {"feature": "safe_search"}, SECRET, {})
+
+    def images(self, request: WireRequest) -> list[bytes]:
+        return [decoded(asked["image"]["content"]) for asked in json.loads(request.body)["requests"]]
+
+
+class TestRekognition(ProviderSuite):
+    name = "rekognition"
+    credential = "nowhere"
+
+    @pytest.fixture
+    def provider(self) -> Provider:
+        return make("rekognition", BASE, {"operation": "moderation"}, f"AKIDEXAMPLE:{SECRET}", {})
+
+    def images(self, request: WireRequest) -> list[bytes]:
+        assert request.headers["X-Amz-Target"] == "RekognitionService.DetectModerationLabels"
+        assert "Credential=AKIDEXAMPLE/" in request.headers["Authorization"]
+        body = json.loads(request.body)
+        assert body["MinConfidence"] == 0
+        return [decoded(body["Image"]["Bytes"])]
+
+
+class TestAzureContentSafety(ProviderSuite):
+    name = "azure_content_safety"
+
+    @pytest.fixture
+    def provider(self) -> Provider:
+        return make("azure_content_safety", BASE, {}, SECRET, {})
+
+    def images(self, request: WireRequest) -> list[bytes]:
+        return [decoded(json.loads(request.body)["image"]["content"])]
+
+
+class TestOpenAIModeration(ProviderSuite):
+    name = "openai_moderation"
+
+    @pytest.fixture
+    def provider(self) -> Provider:
+        return make("openai_moderation", BASE, {}, SECRET, {})
+
+    def images(self, request: WireRequest) -> list[bytes]:
+        [item] = json.loads(request.body)["input"]
+        return [decoded(item["image_url"]["url"].removeprefix("data:image/png;base64,"))]
+
+
+class TestSightengine(ProviderSuite):
+    name = "sightengine"
+    credential = "body"
+
+    @pytest.fixture
+    def provider(self) -> Provider:
+        model = {"models": "nudity-2.1,gore-2.0", "api_user": "u1"}
+        return make("sightengine", BASE, model, SECRET, {})
+
+    def images(self, request: WireRequest) -> list[bytes]:
+        return [file_part(request, "media")]
+
+
 class Configured(ProviderSuite):
     """`http_json` with one of the worked configurations of `examples/connections`."""
 
