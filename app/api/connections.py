@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from app.api import auth, views
 from app.api.deps import Services, Wired
 from app.api.lists import After, Limit, page
-from app.api.problems import declared
+from app.api.problems import declared, storable
 from app.api.schemas import Connection, ConnectionBody, ConnectionPatch, ConnectionTest, Labels, Page
 from app.errors import BadRequest
 from app.jobs.spec import Money
@@ -35,6 +35,7 @@ async def create_connection(
 
 
 def _create(wired: Services, body: ConnectionBody) -> dict[str, Any]:
+    storable(body)
     if len(json.dumps([body.model, body.options])) > _LARGEST_DOCUMENT:
         raise BadRequest(
             "`model` and `options` are too long.", param="options", hint="100,000 characters at most."
@@ -122,6 +123,7 @@ async def change_connection(
 
 
 def _change(wired: Services, connection_id: str, body: ConnectionPatch) -> dict[str, Any]:
+    storable(body)
     before = wired.connections.get(connection_id)
     price = body.price.price() if body.price else None
     if price is not None and price.currency != before.price.currency:

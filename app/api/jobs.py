@@ -14,7 +14,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from app.api import auth, views
 from app.api.deps import Services, Wired
 from app.api.lists import After, Limit, page
-from app.api.problems import declared
+from app.api.problems import declared, storable
 from app.api.schemas import CloneBody, JobPatch, JobView, Page
 from app.errors import BadRequest, Conflict
 from app.jobs import quote as quotes
@@ -50,6 +50,7 @@ def quote_job(body: JobSpec, wired: Wired) -> dict[str, Any]:
 
 def _planned(wired: Services, spec: JobSpec) -> tuple[Plan, ConnectionRecord, dict[str, int]]:
     """Raises NotFound, BadRequest (`budget_too_small`, `currency_mismatch`, a method's option)."""
+    storable(spec)
     connection = wired.connections.get(spec.connection_id)
     data = wired.datasets.get(spec.dataset_id)
     counts = data.images()
@@ -149,6 +150,7 @@ def change_job(job_id: str, body: JobPatch, request: Request, wired: Wired) -> d
     hold from the job's next segment (a minute at most)."""
     if body.limits is not None:
         auth.demand(auth.caller_of(request), "spend")
+    storable(body)
     record = wired.jobs.get(job_id)
     spec = dict(record.spec)
     changed = {name: value for name in ("name", "metadata") if (value := getattr(body, name)) is not None}

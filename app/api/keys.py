@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from app.api import auth, views
 from app.api.deps import Wired
 from app.api.lists import After, Limit, page
-from app.api.problems import declared
+from app.api.problems import declared, storable
 from app.api.schemas import KeyBody, KeyView, NewKey, Page
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=declared(), dependencies=[auth.needs("admin")])
@@ -18,6 +18,7 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=declared(), depen
 @router.post("", status_code=201, response_model=NewKey)
 def create_key(body: KeyBody, wired: Wired) -> dict[str, Any]:
     """A new key. It is in this answer and nowhere else. `admin` stands for every scope."""
+    storable(body)
     record, key = wired.keys.create(body.name, list(dict.fromkeys(body.scopes)))
     return {**views.key(record), "key": key}
 

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from app.errors import BadRequest, ReprogError
 
@@ -105,7 +106,17 @@ def _deliberate(request: Request, error: Exception) -> Response:
 
 def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return render(request.scope, of_http(request.scope, error), error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods(request)) or headers.get("Allow", "GET")
+    return render(request.scope, of_http(request.scope, error), headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What the path of a request does allow, over all its routes."""
+    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    matching = [methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path)]
+    return sorted({method.upper() for methods in matching for method in methods})
 
 
 def of_http(scope: Mapping[str, Any], error: HTTPException) -> ReprogError:
@@ -119,13 +130,26 @@ def of_http(scope: Mapping[str, Any], error: HTTPException) -> ReprogError:
     return problem
 
 
-def _text(request: Request, _: Exception) -> Response:
-    error = BadRequest(
+def storable(body: BaseModel) -> None:
+    """Raises BadRequest `invalid_text` for what one of our databases, or JSON itself, could not give back."""
+    try:
+        if b"\\u0000" not in orjson.dumps(body.model_dump(mode="python"), default=str):
+            return
+    except (orjson.JSONEncodeError, UnicodeError):
+        pass
+    raise _unstorable()
+
+
+def _unstorable() -> BadRequest:
+    return BadRequest(
         "The request holds text or a number that cannot be stored.",
         code="invalid_text",
         hint="Leave out NUL characters, lone surrogates and numbers beyond 64 bits.",
     )
-    return render(request.scope, error)
+
+
+def _text(request: Request, _: Exception) -> Response:
+    return render(request.scope, _unstorable())
 
 
 def _invalid(request: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ from app.jobs.spec import Money, micros
 from app.storage.keys import SCOPES
 
 Item = TypeVar("Item")
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]  # RFC 3339, UTC
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Scope = Literal["read", "write", "spend", "predict", "admin"]
 EndpointName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
@@ -205,7 +206,7 @@ class Connection(BaseModel):
     spent: Money
     labels_known: int
     model_version: str | None
-    created_at: datetime
+    created_at: Time
 
 
 class ConnectionTest(BaseModel):
@@ -238,7 +239,7 @@ class DatasetView(BaseModel):
     content_sha256: str
     seed: int
     report: dict[str, Any] | None = Field(description="null in lists; see `GET /v1/datasets/{id}/report`.")
-    created_at: datetime
+    created_at: Time
     links: dict[str, str]
 
 
@@ -306,9 +307,9 @@ class JobView(BaseModel):
         "cancelled",
     ]
     status_reason: str | None
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
     connection_id: str
     dataset_id: str | None
     seed: int
@@ -330,7 +331,7 @@ class EventView(BaseModel):
     job_id: str
     type: str
     data: dict[str, Any]
-    created_at: datetime
+    created_at: Time
 
 
 class QueryLine(BaseModel):
@@ -347,8 +348,8 @@ class QueryLine(BaseModel):
     request_id: str | None
     price: Money
     cost: Money
-    sent_at: datetime
-    done_at: datetime | None
+    sent_at: Time
+    done_at: Time | None
 
 
 class CheckpointView(BaseModel):
@@ -358,7 +359,7 @@ class CheckpointView(BaseModel):
     step: int
     metrics: dict[str, Any]
     queries: int
-    created_at: datetime
+    created_at: Time
 
 
 class MetricPoint(BaseModel):
@@ -368,7 +369,7 @@ class MetricPoint(BaseModel):
     step: int
     queries: int
     cost: Money
-    time: datetime
+    time: Time
 
 
 class Curve(BaseModel):
@@ -410,7 +411,7 @@ class VersionView(BaseModel):
     job_id: str
     checkpoint_id: str
     connection_id: str
-    created_at: datetime
+    created_at: Time
 
 
 class EndpointView(BaseModel):
@@ -424,7 +425,7 @@ class EndpointView(BaseModel):
     connection_id: str
     limits: dict[str, Any]
     cost: CostView
-    created_at: datetime
+    created_at: Time
     links: dict[str, str]
 
 
@@ -463,9 +464,9 @@ class KeyView(BaseModel):
     name: str
     last4: str
     scopes: list[str]
-    created_at: datetime
-    last_used_at: datetime | None
-    revoked_at: datetime | None
+    created_at: Time
+    last_used_at: Time | None
+    revoked_at: Time | None
 
 
 class NewKey(KeyView):

@@ -132,6 +132,7 @@ def job(wired: Services, record: JobRecord, currency: str) -> dict[str, Any]:
         links["predict"] = f"/v1/endpoints/{publish['name']}/predict"
     return {
         "id": record.id,
+        "object": "reprogramming.job",
         "name": record.name,
         "status": record.status,
         "status_reason": record.status_reason,
@@ -165,6 +166,7 @@ def _with_interval(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def event(found: Event) -> dict[str, Any]:
     return {
         "id": f"evt_{found.job_id.removeprefix('job_')}_{found.seq:08d}",
+        "object": "event",
         "seq": found.seq,
         "job_id": found.job_id,
         "type": found.type,

@@ -39,7 +39,8 @@ class Idempotency:
             lost = (c.status.is_(None), c.created_at < clock - _STUCK)
             connection.execute(delete(_idempotency).where(*mine, *lost))
             row = {"caller": caller, "key": key, "fingerprint": fingerprint, "created_at": clock}
-            if connection.execute(insert_ignore(connection, _idempotency), row).rowcount == 1:
+            fresh = insert_ignore(connection, _idempotency).values(row).returning(c.key)
+            if connection.execute(fresh).scalar() is not None:
                 return None
             stored = connection.execute(select(_idempotency).where(*mine)).mappings().one()
         if stored["fingerprint"] != fingerprint:
