@@ -24,6 +24,7 @@ from app.api import (
     predict,
     problems,
 )
+from app.api.compat import ROUTERS
 from app.api.deps import Services
 from app.api.edge import Edge, Traffic
 from app.api.idempotency import IdempotencyKeys
@@ -65,6 +66,8 @@ def bare_app(lifespan: Lifespan | None = None) -> FastAPI:
     problems.install(app)
     for part in _PARTS:
         app.include_router(part.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.include_router(docs.router)
     app.add_api_route("/", _front, include_in_schema=False)
     app.openapi = lambda: openapi.document(app)

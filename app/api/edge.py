@@ -108,7 +108,8 @@ class Edge:
         """The largest body, bytes."""
         if method == "POST" and path.rstrip("/") == "/v1/datasets":
             return self._upload_bytes + _ENVELOPE
-        return IMAGES_BYTES if path.endswith(("/predict", "/artifacts/import")) else JSON_BYTES
+        images = path.startswith("/compat/") or path.endswith(("/predict", "/infer", "/artifacts/import"))
+        return IMAGES_BYTES if images else JSON_BYTES
 
     def _refuse_strangers(self, headers: Mapping[str, str]) -> None:
         """A page of another site must not spend through its reader's browser, by form or by DNS rebinding."""
