@@ -1,31 +1,55 @@
-"""The family of programs that searching methods draw from (V2S, Yang et al. 2021, by chance)."""
+"""The family of programs that searching methods draw from, and the neighbours of one of them.
+
+A candidate is named by a path of numbers: the first draws it at random (0 is the plain view), each further
+one moves it a little. The same seed and path are the same program, so a checkpoint holds names alone.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
 from app.reprogramming.transform import View
 
+Path: TypeAlias = Sequence[int]
+
+PLAIN: Path = (0,)
 GAINS = (-1.0, -0.6, 0.6, 1.0)
 CELLS = (2, 4, 8)  # cells a side of the colour overlay
 AMPLITUDES = (0.0, 0.3, 0.6, 1.0)
 LEAST_SCALE = 0.25
 BRIGHTNESS = 30.0  # grey levels either way
 
+# How far a neighbour lies: standard deviations.
+NEAR_SCALE, NEAR_PLACE, NEAR_OVERLAY = 0.06, 0.09, 0.4
+NEAR_GREY, NEAR_BRIGHTNESS = 18.0, 7.5  # grey levels
+NEAR_GAIN = 0.1  # of its logarithm
+FIRST_AMPLITUDES = (0.15, 0.3)  # of an overlay that the program did not have
 
-def candidate(size: int, seed: int, index: int) -> View:
-    """Candidate `index` of a seed: number 0 is the plain view, the others are random programs."""
-    if index == 0:
-        return View(size=size)
-    rng = np.random.default_rng([seed, index, 0x5EED])
+
+def candidates(size: int, seed: int, paths: Iterable[Path]) -> tuple[View, ...]:
+    """The programs of these names."""
+    return tuple(_candidate(size, seed, path) for path in paths)
+
+
+def _candidate(size: int, seed: int, path: Path) -> View:
+    view = View(size=size) if path[0] == 0 else _drawn(size, np.random.default_rng([seed, path[0], 0x5EED]))
+    for end in range(2, len(path) + 1):
+        view = _neighbour(view, np.random.default_rng([seed, *path[:end], 0xBEAD]))
+    return view
+
+
+def _drawn(size: int, rng: np.random.Generator) -> View:
     cells, amplitude = min(size, int(rng.choice(CELLS))), float(rng.choice(AMPLITUDES))
-    red, green, blue = rng.uniform(0, 255, 3).tolist()
     return View(
         size=size,
         scale=float(rng.uniform(LEAST_SCALE, 1)),
         x=float(rng.uniform()),
         y=float(rng.uniform()),
-        padding=(red, green, blue),
+        padding=_colour(rng.uniform(0, 255, 3)),
         gain=float(rng.choice(GAINS)),
         brightness=float(rng.uniform(-BRIGHTNESS, BRIGHTNESS)),
         overlay=rng.standard_normal((cells, cells, 3)) if amplitude else None,
@@ -33,6 +57,27 @@ def candidate(size: int, seed: int, index: int) -> View:
     )
 
 
-def candidates(size: int, seed: int, indices: list[int]) -> tuple[View, ...]:
-    """Several of them."""
-    return tuple(candidate(size, seed, index) for index in indices)
+def _neighbour(view: View, rng: np.random.Generator) -> View:
+    """All of the view's numbers moved a little; it gets a faint overlay if it had none."""
+    step = rng.standard_normal(3) * (NEAR_SCALE, NEAR_PLACE, NEAR_PLACE)
+    scale, x, y = np.array([view.scale, view.x, view.y]) + step
+    overlay, amplitude = view.overlay, view.amplitude
+    if overlay is None:
+        cells = min(view.size, 4)
+        overlay, amplitude = rng.standard_normal((cells, cells, 3)), float(rng.choice(FIRST_AMPLITUDES))
+    return replace(
+        view,
+        scale=float(np.clip(scale, min(LEAST_SCALE, view.scale), 1)),
+        x=float(np.clip(x, 0, 1)),
+        y=float(np.clip(y, 0, 1)),
+        padding=_colour(np.array(view.padding) + NEAR_GREY * rng.standard_normal(3)),
+        gain=view.gain * float(np.exp(NEAR_GAIN * rng.standard_normal())),
+        brightness=view.brightness + NEAR_BRIGHTNESS * float(rng.standard_normal()),
+        overlay=overlay + NEAR_OVERLAY * rng.standard_normal(overlay.shape),
+        amplitude=amplitude,
+    )
+
+
+def _colour(levels: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[float, float, float]:
+    red, green, blue = np.clip(levels, 0, 255).tolist()
+    return red, green, blue

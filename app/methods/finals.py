@@ -18,8 +18,8 @@ from app.methods.problem import Problem
 VAL, TRAIN, DONE = "validate", "fit", "done"
 
 
-def begin(order: list[int]) -> tuple[str, dict[str, Any]]:
-    """Phase and meta members to start from; `order` are candidate numbers, the best first."""
+def begin(order: list[list[int]]) -> tuple[str, dict[str, Any]]:
+    """Phase and meta members to start from; `order` are candidates, the best first."""
     return VAL, {"order": order, "prefix": 1}
 
 
@@ -43,8 +43,3 @@ def tell(problem: Problem, state: MethodState, scores: Scores) -> MethodState:
     phase = DONE if prefix == len(order) else VAL
     longer = {"prefix": min(2 * prefix, len(order))}
     return choice.following(state, phase, longer, {}, {"views": float(prefix)}, candidate)
-
-
-def cost(order: list[int], train: int, val: int, paid_rows: int = 0) -> int:
-    """Queries of the whole stretch; the plain view (number 0) is free, `paid_rows` of the others too."""
-    return sum(train + val - paid_rows for number in order if number != 0)

@@ -1,15 +1,16 @@
 """Race programs instead of descending: draw many, keep those whose scores tell the classes apart.
 
 Successive halving (Jamieson and Talwalkar 2016) on a shared subset of training images, then greedy forward
-selection of views that complement each other. The criterion is closed-form leave-one-out ridge on log-scores:
-no step size, no gradient, and every answer is used again for the final head.
+selection of views that complement each other. Half of the candidates are drawn at random, the other half are
+neighbours of the best of those. The criterion is closed-form leave-one-out ridge on log-scores: no step size,
+no gradient, and every answer is used again for the final head.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,11 @@ from app.methods.candidates import candidates
 from app.methods.options import SizedOptions
 from app.methods.problem import Problem, Shape, Stage
 from app.reprogramming.program import Program
-from app.reprogramming.ridge import LeaveOneOut, loo_ridge
+from app.reprogramming.ridge import loo_ridge
 
-FIRST, SECOND = "first round", "second round"
+FIRST, NEAR, SECOND = "first round", "neighbours", "second round"
 KEEP = 3  # one candidate in so many reaches the second round
+PARENTS = 6  # at least so many candidates have neighbours drawn
 MANY_LABELS = 20  # from here on a few candidates do: each view says enough
 FEW_CANDIDATES, MOST_CANDIDATES = 12, 200
 BLOCK = 1000  # queries between checkpoints
@@ -39,7 +41,7 @@ class RaceOptions(SizedOptions):
     ] = None
     images: Annotated[
         int, Field(ge=20, le=2000, description="Training images a candidate is first scored on.")
-    ] = 100
+    ] = 60
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Rounds:
     second: int  # of the second
     views: int  # of the finished program
 
+    @property
+    def drawn(self) -> int:
+        """Candidates drawn at random; the others are neighbours."""
+        return -(-self.candidates // 2)
+
     def stages(self, shape: Shape) -> list[Stage]:
         """The plan, in order of spending."""
         rest = self.views * (shape.probe - self.second)
@@ -59,7 +66,8 @@ class Rounds:
             rest -= shape.probe  # the plain view is among them, and paid
         return [
             Stage("probe", shape.probe),
-            Stage(FIRST, self.candidates * self.first),
+            Stage(FIRST, self.drawn * self.first),
+            Stage(NEAR, (self.candidates - self.drawn) * self.first),
             Stage(SECOND, self.kept * (self.second - self.first)),
             Stage("views", rest),
         ]
@@ -103,35 +111,39 @@ class Race:
 
     def start(self, problem: Problem) -> MethodState:
         rounds = self.rounds(_shape(problem))
-        everyone = list(range(rounds.candidates))
         if rounds.second:
-            return choice.opening(problem, FIRST, {"running": everyone, "paid": 0})
-        return choice.opening(problem, *finals.begin(everyone))
+            return choice.opening(problem, FIRST, {"running": _draws(rounds.drawn), "paid": 0})
+        return choice.opening(problem, *finals.begin(_draws(rounds.views)))
 
     def ask(self, problem: Problem, state: MethodState) -> Ask | None:
-        if state.phase not in (FIRST, SECOND):
+        if state.phase not in (FIRST, NEAR, SECOND):
             return finals.ask(problem, state)
         rows = self._rows(problem, state.phase)
-        numbers = self._next(state, len(rows))
-        return Ask(candidates(problem.size, problem.seed, numbers), rows, "train", "round")
+        paths = self._next(state, len(rows))
+        return Ask(candidates(problem.size, problem.seed, paths), rows, "train", "round")
 
     def tell(self, problem: Problem, state: MethodState, scores: Scores) -> MethodState:
-        if state.phase not in (FIRST, SECOND):
+        if state.phase not in (FIRST, NEAR, SECOND):
             return finals.tell(problem, state, scores)
-        race = _Heat(problem, scores, self._rows(problem, state.phase))
-        running: list[int] = state.meta["running"]
-        metrics = race.metrics()
+        heat = _Heat(problem, scores, self._rows(problem, state.phase))
+        running: list[list[int]] = state.meta["running"]
         if len(scores) < len(running):  # paid for one block more; all of them come back free at the end
             paid = {"paid": state.meta["paid"] + len(scores)}
-            return choice.following(state, state.phase, paid, {}, metrics)
-        rounds = self.rounds(_shape(problem))
-        order = race.forward(rounds.views)
-        if state.phase == FIRST:
-            order += [i for i in race.ranked() if i not in order][: rounds.kept - len(order)]
-            kept = [running[i] for i in order]
-            return choice.following(state, SECOND, {"running": kept, "paid": 0}, {}, metrics)
-        phase, meta = finals.begin([running[i] for i in order])
-        return choice.following(state, phase, meta, {}, metrics)
+            return choice.following(state, state.phase, paid, {}, heat.metrics())
+        phase, meta = self._after(self.rounds(_shape(problem)), state.phase, running, heat)
+        return choice.following(state, phase, meta, {}, heat.metrics())
+
+    def _after(
+        self, rounds: Rounds, phase: str, running: list[list[int]], heat: _Heat
+    ) -> tuple[str, dict[str, Any]]:
+        """The phase that follows a finished one, and what its meta says."""
+        if phase == SECOND:
+            return finals.begin([running[i] for i in heat.forward(rounds.views)])
+        if phase == FIRST:
+            parents = [running[i] for i in heat.best(rounds.views, max(rounds.views, PARENTS))]
+            near = [[*parents[i % len(parents)], i] for i in range(rounds.candidates - rounds.drawn)]
+            return NEAR, {"running": running + near, "paid": len(running)}
+        return SECOND, {"running": [running[i] for i in heat.best(rounds.views, rounds.kept)], "paid": 0}
 
     def program(self, problem: Problem, state: MethodState) -> Program:
         return choice.best(state)
@@ -140,9 +152,9 @@ class Race:
         """The subset all candidates share; the second round's holds the first's."""
         rounds = self.rounds(_shape(problem))
         order = _spread(problem.labels["train"], problem.seed)
-        return np.sort(order[: rounds.first if phase == FIRST else rounds.second])
+        return np.sort(order[: rounds.second if phase == SECOND else rounds.first])
 
-    def _next(self, state: MethodState, rows: int) -> list[int]:
+    def _next(self, state: MethodState, rows: int) -> list[list[int]]:
         """The next block to pay for, then everyone."""
         running, paid, block = state.meta["running"], state.meta["paid"], max(1, BLOCK // rows)
         return running[paid : paid + block] if paid < len(running) and block < len(running) else running
@@ -157,21 +169,23 @@ class _Heat:
     rows: NDArray[np.intp]
 
     @cached_property
-    def alone(self) -> LeaveOneOut:
+    def alone(self) -> _Errors:
         """Every candidate by itself."""
         return self._judge([])
 
     def metrics(self) -> dict[str, float]:
         """How the leader does."""
-        leader = self.alone.loss.argmin()
+        leader = int(self.alone.loss.argmin())
         return {
             "train_loss": float(self.alone.loss[leader]),
             "loo_accuracy": float(self.alone.accuracy[leader]),
         }
 
-    def ranked(self) -> list[int]:
-        """Candidates alone, the best first."""
-        return np.argsort(self.alone.loss, kind="stable").tolist()
+    def best(self, views: int, count: int) -> list[int]:
+        """`count` candidates: those that go best together, then those that do best alone."""
+        chosen = self.forward(views)
+        ranked: list[int] = np.argsort(self.alone.loss, kind="stable").tolist()
+        return (chosen + [i for i in ranked if i not in chosen])[:count]
 
     def forward(self, views: int) -> list[int]:
         """Greedy forward selection by the loss of the concatenated log-scores."""
@@ -182,23 +196,30 @@ class _Heat:
             chosen.append(int(loss.argmin()))
         return chosen
 
-    def _judge(self, chosen: list[int]) -> LeaveOneOut:
+    def _judge(self, chosen: list[int]) -> _Errors:
         """Leave-one-out of each candidate joined to the chosen ones, one at a time to bound the memory. An
         image without an answer counts as all labels censored, which speaks against the candidate."""
         problem, labels = self.problem, self.problem.labels["train"][self.rows]
         groups = None if problem.groups is None else problem.groups["train"][self.rows]
-        columns = choice.columns(problem, self.scores).reshape(len(self.rows), len(self.scores), -1)
-        each = [
-            loo_ridge(
-                columns[:, [*chosen, i]].reshape(len(self.rows), -1), labels, problem.classes, groups=groups
-            )
-            for i in range(len(self.scores))
-        ]
-        return LeaveOneOut(
-            np.array([one.accuracy for one in each]),
-            np.array([one.loss for one in each]),
-            np.stack([one.predictions for one in each]),
-        )
+        columns = choice.columns(problem, self.scores).reshape(len(labels), len(self.scores), -1)
+        loss, accuracy = np.empty(len(self.scores)), np.empty(len(self.scores))
+        for i in range(len(self.scores)):
+            joined = columns[:, [*chosen, i]].reshape(len(labels), -1)
+            out = loo_ridge(joined, labels, problem.classes, groups=groups)
+            loss[i], accuracy[i] = out.loss, out.accuracy
+        return _Errors(loss, accuracy)
+
+
+class _Errors(NamedTuple):
+    """Leave-one-out figures of each candidate, (V,)."""
+
+    loss: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+
+def _draws(count: int) -> list[list[int]]:
+    """Candidates at random, the plain view first."""
+    return [[number] for number in range(count)]
 
 
 def _shape(problem: Problem) -> Shape:

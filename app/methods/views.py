@@ -41,7 +41,7 @@ class Views:
 
     def start(self, problem: Problem) -> MethodState:
         views = self._views(problem.queries_per_prediction, problem.free, problem.count)
-        return choice.opening(problem, *finals.begin(list(range(views))))
+        return choice.opening(problem, *finals.begin([[number] for number in range(views)]))
 
     def ask(self, problem: Problem, state: MethodState) -> Ask | None:
         return finals.ask(problem, state)
