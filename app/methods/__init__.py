@@ -58,4 +58,4 @@ def schemas() -> dict[str, dict[str, Any]]:
     return {name: model.model_json_schema() for name, (model, _) in METHODS.items()}
 
 
-__all__ = ["METHODS", "Method", "Problem", "Shape", "Stage", "make", "schemas"]
+__all__ = ["METHODS", "Method", "Problem", "Race", "Shape", "Stage", "make", "schemas"]

@@ -151,7 +151,7 @@ class Race:
     def _rows(self, problem: Problem, phase: str) -> NDArray[np.intp]:
         """The subset all candidates share; the second round's holds the first's."""
         rounds = self.rounds(_shape(problem))
-        order = _spread(problem.labels["train"], problem.seed)
+        order = spread(problem.labels["train"], problem.seed)
         return np.sort(order[: rounds.second if phase == SECOND else rounds.first])
 
     def _next(self, state: MethodState, rows: int) -> list[list[int]]:
@@ -233,7 +233,7 @@ def _shape(problem: Problem) -> Shape:
     )
 
 
-def _spread(labels: Labels, seed: int) -> NDArray[np.intp]:
+def spread(labels: Labels, seed: int) -> NDArray[np.intp]:
     """An order of the rows of which every beginning is stratified."""
     chance = np.random.default_rng([seed, len(labels)]).uniform(size=len(labels))
     place = np.empty(len(labels))

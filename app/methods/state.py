@@ -34,5 +34,5 @@ def from_bytes(blob: bytes) -> MethodState:
         head = json.loads(arrays.pop(HEAD).tobytes())
         kept = {name.removeprefix(PREFIX): array for name, array in arrays.items()}
         return MethodState(head["step"], head["phase"], head["meta"], kept, head["metrics"])
-    except (KeyError, TypeError, OSError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ValueError("these bytes are not a method's state") from error

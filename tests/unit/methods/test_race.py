@@ -1,0 +1,141 @@
+"""How a race shares out its queries, and whom it keeps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conformance.methods import Source, play, problem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.contracts import MethodState
+from app.methods import Race, Shape
+from app.methods.candidates import candidates
+from app.methods.race import FIRST, NEAR, SECOND, RaceOptions, spread
+from app.reprogramming.transform import render
+
+DIGITS = Shape(
+    train=400, val=100, target_labels=10, source_labels=5, queries=10_000, queries_per_prediction=8
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    train=st.integers(10, 800),
+    val=st.integers(2, 300),
+    classes=st.integers(2, 50),
+    labels=st.one_of(st.none(), st.integers(1, 1000)),
+    queries=st.integers(0, 50_000),
+    views=st.integers(1, 16),
+    images=st.integers(20, 300),
+)
+def test_the_plan_never_passes_the_budget(
+    train: int, val: int, classes: int, labels: int | None, queries: int, views: int, images: int
+) -> None:
+    shape = Shape(train, val, classes, labels, queries, views)
+    race = Race(options=RaceOptions(images=images))
+    stages = race.plan(shape)
+    assert sum(stage.queries for stage in stages) <= max(queries, train + val)
+    assert min(stage.queries for stage in stages) >= 0
+    assert 1 <= race.rounds(shape).views <= views
+
+
+def test_ten_thousand_queries_race_some_sixty_candidates_for_eight_views() -> None:
+    rounds = Race().rounds(DIGITS)
+    assert rounds.views == 8
+    assert 50 <= rounds.candidates <= 90
+    assert (rounds.first, rounds.second) == (60, 150)
+
+
+def test_many_source_labels_need_few_candidates() -> None:
+    many = Race().rounds(Shape(400, 100, 10, 1000, 50_000, 4))
+    assert many.candidates == 12
+
+
+def test_money_for_less_than_a_race_buys_unselected_views() -> None:
+    rounds = Race().rounds(Shape(400, 100, 10, 5, 500 + 1100, 4))
+    assert (rounds.second, rounds.views) == (0, 3)
+    assert Race().rounds(Shape(400, 100, 10, 5, 500, 4)).views == 1
+
+
+def test_phases_follow_each_other_and_the_second_round_holds_the_first() -> None:
+    source = Source()
+    task = problem(source, queries=3000, views=2)
+    race, rows = Race(), {}
+    order: list[str] = []
+    for state in play(race, task, source):
+        if not order or order[-1] != state.phase:
+            order.append(state.phase)
+        if state.phase in (FIRST, NEAR, SECOND):
+            wish = race.ask(task, state)
+            assert wish is not None
+            rows[state.phase] = set(wish.rows.tolist())
+    assert order == [FIRST, NEAR, SECOND, "validate", "fit", "validate", "fit", "done"]
+    assert rows[FIRST] == rows[NEAR] < rows[SECOND]
+
+
+def test_neighbours_descend_from_those_that_did_best() -> None:
+    source = Source()
+    task = problem(source, queries=3000, views=2)
+    states = list(play(Race(), task, source))
+    begun = next(state for state in states if state.phase == NEAR)
+    drawn = [path for path in begun.meta["running"] if len(path) == 1]
+    near = [path for path in begun.meta["running"] if len(path) == 2]
+    assert abs(len(drawn) - len(near)) <= 1
+    assert len({path[0] for path in near}) <= 6
+    assert len({tuple(path) for path in begun.meta["running"]}) == len(begun.meta["running"])
+
+
+def test_a_race_finds_the_candidate_that_tells_the_classes_apart() -> None:
+    """All but one candidate answer noise."""
+    source = Source()
+    task = problem(source, queries=1500, views=1)
+    race, rng = Race(), np.random.default_rng(0)
+    state: MethodState = race.start(task)
+    star = candidates(task.size, task.seed, [[3]])[0]
+    while (wish := race.ask(task, state)) is not None:
+        labels = task.labels[wish.split][wish.rows]
+        scores = rng.dirichlet(np.ones(5), (len(wish.views), len(wish.rows)))
+        for i, view in enumerate(wish.views):
+            if view.to_config() == star.to_config():
+                scores[i] = 0.05
+                scores[i, np.arange(len(labels)), labels] = 0.8
+        state = race.tell(task, state, scores)
+    assert race.program(task, state).views[0].to_config() == star.to_config()
+    assert state.meta["best_accuracy"] == 1.0
+
+
+def test_every_beginning_of_the_shared_subset_is_stratified() -> None:
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    order = spread(labels, 5)
+    assert sorted(order) == list(range(100))
+    for n in (10, 20, 50):
+        counts = np.bincount(labels[order[:n]], minlength=3)
+        assert np.abs(counts - n * np.array([0.6, 0.3, 0.1])).max() <= 1.5
+
+
+@given(seed=st.integers(0, 2**31 - 1), path=st.lists(st.integers(0, 99), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=60)
+def test_a_candidate_is_its_path(seed: int, path: list[int]) -> None:
+    """The same name is the same program, and any program can be rendered."""
+    one, other = candidates(32, seed, [path, path])
+    assert one.to_config() == other.to_config()
+
+    assert render(one, np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 32, 32, 3)
+
+
+def test_number_zero_is_the_plain_view() -> None:
+    plain, other = candidates(32, 1, [[0], [1]])
+    assert (plain.scale, plain.gain, plain.overlay) == (1.0, 1.0, None)
+    assert other.to_config() != plain.to_config()
+
+
+@pytest.mark.parametrize("queries", [2000, 20_000])
+def test_what_a_race_spends_is_what_it_planned(queries: int) -> None:
+    source = Source()
+    task = problem(source, queries=queries, views=2)
+    race = Race()
+    *_, last = play(race, task, source)
+    planned = sum(stage.queries for stage in race.plan(Shape(90, 60, 3, 5, queries, 2)))
+    assert last.phase == "done"
+    assert 0.8 * planned <= len(source.seen) <= planned
