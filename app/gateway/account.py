@@ -45,7 +45,7 @@ class Ledger(Protocol):
         keep_micros: int = 0,
         keep_queries: int = 0,
         retried: int = 0,
-        keys: Sequence[bytes] = (),
+        keys: Sequence[tuple[bytes, bytes]] = (),
     ) -> int: ...
 
     def holds(self, attempt_id: int) -> bool: ...

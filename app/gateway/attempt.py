@@ -30,6 +30,7 @@ class Item:
     index: int  # in the images asked
     png: bytes
     digest: bytes
+    claim: bytes  # the key without a version: what is being bought, whichever version will answer
     key: bytes
     version: str  # the model version that `key` is for
 
@@ -69,7 +70,7 @@ def prepare(g: Gateway, items: Sequence[Item], wish: Wish, retried: bool) -> tup
         keep_micros=wish.keep_micros,
         keep_queries=wish.keep_queries,
         retried=len(items) if retried else 0,
-        keys=[item.key for item in items],
+        keys=[(item.claim, item.key) for item in items],
     )
     crash_point("after_intent")
     if items[0].version == "" and g.model.known():  # answers are under other keys since just now

@@ -26,6 +26,7 @@ class RetryPolicy:
     breaker: int = 16
     first: float = 0.25  # upper bound of the first wait, seconds; doubles each time
     longest: float = 10.0
+    grace: float = 60.0  # how long a cancelled ask waits for replies under way: they are paid
 
     def judge(self, error: Exception) -> Exception:
         """`error`, or QuotaExhausted when the wait it asks for is too long to be a rate limit."""
@@ -42,7 +43,7 @@ class RetryPolicy:
 
 
 #: Patience with somebody who waits for a prediction.
-SERVING = RetryPolicy(tries=4, patience=10.0, quota_seconds=10.0, longest=1.0)
+SERVING = RetryPolicy(tries=4, patience=10.0, quota_seconds=10.0, longest=1.0, grace=5.0)
 
 
 class _Patience:

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 _WINDOW = 64  # images encoded and looked up at once: bounds memory
 _LOOK = 0.1  # seconds between looks at what others are buying
 _OLD = 5.0  # seconds after which a reservation is looked at again before it is sent
-_GRACE = 2.0  # seconds that a cancelled ask waits for the replies already under way
 
 
 class _Stopped(Exception):
@@ -164,7 +163,9 @@ class Round:
         pngs = encode(self._images[list(indices)], compressed=g.compressed)
         for index, png in zip(indices, pngs, strict=True):
             mark = digest(png)
-            items.append(Item(index, png, mark, key(own, info, version, mark), version))
+            items.append(
+                Item(index, png, mark, key(own, info, "", mark), key(own, info, version, mark), version)
+            )
         return dict(g.answers.get([item.key for item in items])), items
 
     def _own(self, mark: bytes) -> None:
@@ -259,8 +260,8 @@ class Round:
             try:
                 return await self._g.blocking(prepare, self._g, chunk.items, self._wish, chunk.asked)
             except Taken as taken:
-                self._elsewhere += [item.index for item in chunk.items if item.key in taken.keys]
-                chunk.items = [item for item in chunk.items if item.key not in taken.keys]
+                self._elsewhere += [item.index for item in chunk.items if item.claim in taken.keys]
+                chunk.items = [item for item in chunk.items if item.claim not in taken.keys]
         return None
 
     def _keyed(self, item: Item) -> Item:
@@ -351,7 +352,7 @@ class Round:
         """After a cancellation: give replies under way a moment, then count them as unknown."""
         self._wish.hurry.set()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_GRACE)
+            await asyncio.wait(self._tasks, timeout=self._g.policy.grace)
         for task in self._sending:
             task.cancel()
         await self._drain()

@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from app.contracts import Images, Limits, Price, ScoreKind, Scores
+from app.errors import BudgetExhausted, Interrupted, ProviderError, QuotaExhausted, Unusable
 from app.gateway.query import Answers, Gateway
 from app.jobs.dataset import Dataset
 from app.jobs.progress import Meter
@@ -27,11 +28,8 @@ from app.storage.jobs import Jobs
 LARGEST_CHUNK = 512  # images rendered and asked at once: bounds memory
 CHUNK_SECONDS = 2.0  # and how soon a pause is seen
 PHASES_PAST_DEADLINE = ("probe", "test")  # without them nothing that was learned could be judged
+LOOK_SECONDS = 0.5  # between looks at what the user wants, while answers come in
 IN_FLIGHT = 2  # chunks: one is rendered while the other is on the wire
-
-
-class Interrupted(Exception):
-    """The user asked to pause or cancel, or this process is shutting down."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +79,17 @@ class Run:
     gateway: Gateway
     meter: Meter
     best: float  # validation accuracy of the best program so far; -1 before the first
+    left_out: dict[str, list[int]]  # by split: images the provider will not score
     started: float = field(default_factory=time.monotonic)
 
-    def check(self, phase: str) -> None:
-        """Raises Interrupted when the user or the process wants a stop, TimeoutError when learning is past
-        the deadline (the final test still runs)."""
-        if self.bench.stopping() or self.bench.jobs.wanted(self.job_id) != "run":
+    def check(self) -> None:
+        """Raises Interrupted when the user or the process wants a stop, StaleFence when another worker has
+        the job."""
+        if self.bench.stopping() or self.bench.jobs.wanted(self.job_id, self.fence) != "run":
             raise Interrupted
+
+    def in_time(self, phase: str) -> None:
+        """Raises TimeoutError when learning is past the deadline (the final test still runs)."""
         deadline = self.spec.limits.deadline
         if deadline is not None and phase not in PHASES_PAST_DEADLINE and time.time() >= deadline.timestamp():
             raise TimeoutError
@@ -108,6 +110,7 @@ class Answered:
 
     labels: tuple[str, ...]
     scores: Scores
+    rejected: dict[int, ProviderError] = field(default_factory=dict[int, ProviderError])  # by image
 
     def under(self, labels: tuple[str, ...]) -> Scores:
         """The same scores in the column order of `labels`; a label never answered is NaN."""
@@ -123,8 +126,32 @@ async def ask(
     """Every view of every image, scored, in chunks.
 
     `keep` queries of the budget stay untouched (the final test's); `cached` takes what is paid already and
-    sends nothing. Raises BudgetExhausted, Interrupted, TimeoutError and what the gateway raises.
+    sends nothing. Raises BudgetExhausted (the job's own; the connection's is a QuotaExhausted), Interrupted,
+    StaleFence, TimeoutError and what the gateway raises; by then replies under way have been waited for.
     """
+    await asyncio.to_thread(run.check)
+    asking = asyncio.create_task(_chunks(run, views, images, phase, keep, cached))
+    try:
+        while not (await asyncio.wait({asking}, timeout=LOOK_SECONDS))[0]:
+            with suppress(Unusable):  # the gateway will notice by itself, and holds answers that are paid
+                await asyncio.to_thread(run.check)
+        return asking.result()
+    except BudgetExhausted as stop:
+        if stop.scope == run.job_id:
+            raise
+        raise QuotaExhausted(
+            f"The connection's own budget is used up: {stop.detail}",
+            code="connection_budget_exhausted",
+            hint="Raise the connection's budget, then resume the job.",
+        ) from stop
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+
+async def _chunks(
+    run: Run, views: tuple[View, ...], images: Images, phase: str, keep: int, cached: bool
+) -> Answered:
     rows = max(1, run.source.chunk // len(views))
     parts: list[Answers] = []
     under_way: deque[asyncio.Task[Answers]] = deque()
@@ -132,7 +159,7 @@ async def ask(
     try:
         for start in range(0, len(images), rows):
             if not cached:
-                await asyncio.to_thread(run.check, phase)
+                run.in_time(phase)
             pixels = await asyncio.to_thread(render_many, views, images[start : start + rows])
             asking = run.gateway.ask(
                 pixels, keep_micros=keep_micros, keep_queries=keep, cache_only=cached, purpose=phase
@@ -148,14 +175,20 @@ async def ask(
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
     await asyncio.to_thread(run.report, phase)
-    return _join(parts, len(views))
+    return _join(parts, len(views), rows)
 
 
-def _join(parts: list[Answers], views: int) -> Answered:
+def _join(parts: list[Answers], views: int, rows: int) -> Answered:
     """Chunks side by side. Label tuples only ever grow at the end, so padding aligns them."""
     labels = max((part.labels for part in parts), key=len, default=())
     blocks = [
         np.pad(part.scores, ((0, 0), (0, len(labels) - part.scores.shape[1])), constant_values=np.nan)
         for part in parts
     ]
-    return Answered(labels, np.concatenate([b.reshape(views, -1, len(labels)) for b in blocks], axis=1))
+    rejected = {
+        n * rows + index % (len(part.scores) // views): error
+        for n, part in enumerate(parts)
+        for index, error in part.rejected.items()
+    }
+    scores = np.concatenate([b.reshape(views, -1, len(labels)) for b in blocks], axis=1)
+    return Answered(labels, scores, rejected)

@@ -62,6 +62,12 @@ class Dataset:
 # ---------------------------------------------------------------- reading what was stored
 
 
+def files(folder: Path) -> dict[Split, list[str]]:
+    """The uploaded names of the images of each split, in the order of `load`. Raises NotFound."""
+    listed = list(pack.items(folder))
+    return {split: [item.file for item in listed[span]] for split, span in _spans(listed).items()}
+
+
 def load(folder: Path, *, max_side: int) -> Dataset:
     """The data set at its canonical size: the images' own when all share one of at most `max_side`, else a
     square of min(max_side, median longer side). Raises NotFound."""

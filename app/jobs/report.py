@@ -18,6 +18,13 @@ from app.reprogramming.transform import View
 FINAL_STEP = 2**30  # the checkpoint of the finished program sorts after every step's
 
 
+NO_VERDICT: dict[str, Any] = {
+    "program_helps": None,
+    "p_value": None,
+    "sentence": "The money ran out before any test image was answered: the program is not judged.",
+}
+
+
 def judge(
     problem: Problem, program: Program, images: Images, labels: Labels, scores: Scores
 ) -> dict[str, Any]:
@@ -27,6 +34,8 @@ def judge(
     out and counted in `test.unanswered`. Every rival is fitted on the same training and validation images.
     """
     answered = ~np.isnan(scores).all(axis=2).any(axis=0)
+    if not answered.any():
+        return {"test": {"images": 0, "unanswered": len(labels)}, "baselines": {}, "verdict": NO_VERDICT}
     images, labels, scores = images[answered], labels[answered], scores[:, answered]
     target = programs.score(program, scores[1:], images)
     mine = target.argmax(axis=1) == labels
@@ -115,4 +124,4 @@ def describe(target: Scores, labels: Labels, names: tuple[str, ...]) -> dict[str
 
 def flat(document: dict[str, Any]) -> dict[str, float]:
     """The few numbers of a judged program that belong beside its checkpoint."""
-    return {"test_accuracy": document["test"]["accuracy"]}
+    return {"test_accuracy": document["test"]["accuracy"]} if document["test"]["images"] else {}

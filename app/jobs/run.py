@@ -12,15 +12,26 @@ import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.contracts import Ask, Labels, MethodState, Scores, Split
-from app.errors import BadRequest, BudgetExhausted, ConfigError, ReprogError, Unavailable, Unusable
+from app.errors import (
+    BadRequest,
+    BudgetExhausted,
+    Forbidden,
+    Interrupted,
+    ProviderError,
+    ReprogError,
+    Unusable,
+)
 from app.gateway.query import Gateway
 from app.jobs import report
-from app.jobs.bench import Answered, Bench, Interrupted, Run, ask
+from app.jobs.bench import Answered, Bench, Run, ask
+from app.jobs.dataset import files
 from app.jobs.dataset import load as load_dataset
 from app.jobs.progress import Meter, finished
 from app.jobs.quote import plan
+from app.jobs.revive import DOWN
 from app.jobs.spec import JobSpec
 from app.methods import Problem
 from app.methods import state as method_state
@@ -30,13 +41,16 @@ from app.reprogramming.program import Program
 from app.reprogramming.transform import View
 from app.storage.jobs import JobRecord
 
+NOBODY = 2**31 - 1  # a fence above every worker's
 LEARNING_SPLITS: tuple[Split, ...] = ("train", "val")
 
 
 async def run_segment(job_id: str, bench: Bench) -> bool:
-    """Work on a job for about `bench.segment_seconds`. Returns True when more is to do."""
+    """Work on a job for about `bench.segment_seconds`. Returns True when more is to do. Raises StaleFence
+    when another worker has taken the job, Unusable while the database is away: then try again."""
     job = await asyncio.to_thread(bench.jobs.begin, job_id)
-    if job is None:  # paused, cancelled or over
+    if job is None:  # paused, cancelled or over: nothing of it is under way, whatever a dead worker left
+        await asyncio.to_thread(bench.ledger.recover, job_id, NOBODY)
         return False
     try:
         await asyncio.to_thread(bench.ledger.recover, job_id, job.fence)
@@ -44,11 +58,20 @@ async def run_segment(job_id: str, bench: Bench) -> bool:
             return await _work(await asyncio.to_thread(_open, job, bench, gateway))
     except Interrupted:
         return await asyncio.to_thread(bench.jobs.stand_down, job_id, job.fence)
-    except (ConfigError, Unavailable, Unusable) as error:
-        await asyncio.to_thread(bench.jobs.pause_for, job_id, job.fence, error)
+    except Unusable:
+        raise
     except ReprogError as error:
-        await asyncio.to_thread(bench.jobs.fail, job_id, job.fence, error)
+        if _outside(error):
+            reason = DOWN if isinstance(error, ProviderError) and error.retryable else None
+            await asyncio.to_thread(bench.jobs.pause_for, job_id, job.fence, error, reason)
+        else:
+            await asyncio.to_thread(bench.jobs.fail, job_id, job.fence, error)
     return False
+
+
+def _outside(error: ReprogError) -> bool:
+    """Whether it is in the provider, the account or this machine's settings, and may pass."""
+    return isinstance(error, ProviderError | Forbidden) or error.code.startswith("secret_")
 
 
 async def _work(run: Run) -> bool:
@@ -81,9 +104,12 @@ def _open(job: JobRecord, bench: Bench, gateway: Gateway) -> Run:
     counts = {split: len(labels) for split, labels in data.labels.items()}
     shares = plan(spec, counts, len(data.classes), source.labels, source.price)
     best = float((job.metrics.get("best") or {}).get("val_accuracy", -1.0))
+    left_out: dict[str, list[int]] = {}
+    for line in job.metrics.get("left_out", []):
+        left_out.setdefault(line["split"], []).append(line["index"])
     return Run(
         bench, job.id, job.fence, spec, method, shares, source, data, size, gateway,
-        Meter(shares.planned), best,
+        Meter(shares.planned), best, left_out,
     )  # fmt: skip
 
 
@@ -96,11 +122,7 @@ async def _probe(run: Run) -> Problem:
     plain = (View(size=run.size),)
     answers: dict[Split, Answered] = {}
     for split in LEARNING_SPLITS:
-        images = run.data.images[split]
-        try:
-            answers[split] = await ask(run, plain, images, "probe", keep=run.plan.test)
-        except BudgetExhausted:  # retries ate it: go on with what is paid
-            answers[split] = await ask(run, plain, images, "probe", cached=True)
+        answers[split] = await _whole(run, split, plain, "probe", keep=run.plan.test)
     labels = tuple(sorted({label for answer in answers.values() for label in _answered(answer)}))
     scores = {split: answer.under(labels)[0] for split, answer in answers.items()}
     kept = {split: ~np.isnan(rows).all(axis=1) for split, rows in scores.items()}
@@ -121,6 +143,33 @@ async def _probe(run: Run) -> Problem:
         probe={split: scores[split][kept[split]] for split in LEARNING_SPLITS},
         groups={s: run.data.groups[s][kept[s]] for s in LEARNING_SPLITS} if run.data.groups else None,
     )
+
+
+async def _whole(run: Run, split: Split, views: tuple[View, ...], phase: str, keep: int = 0) -> Answered:
+    """All images of a split but those left out. Retries may have eaten the money: then what is paid."""
+    rows = np.setdiff1d(np.arange(len(run.data.labels[split])), run.left_out.get(split, []))
+    images = run.data.images[split][rows]
+    try:
+        answered = await ask(run, views, images, phase, keep=keep)
+    except BudgetExhausted:
+        answered = await ask(run, views, images, phase, cached=True)
+    if answered.rejected:
+        await asyncio.to_thread(_leave_out, run, split, rows, answered.rejected)
+    scores = np.full((len(views), len(run.data.labels[split]), len(answered.labels)), np.nan)
+    scores[:, rows] = answered.scores
+    return Answered(answered.labels, scores)
+
+
+def _leave_out(run: Run, split: Split, rows: NDArray[np.intp], rejected: dict[int, ProviderError]) -> None:
+    """Images the provider will not score: named in the report, and never asked again by this job."""
+    names = files(run.bench.dataset_folder(run.spec.dataset_id))[split]
+    numbers = {int(rows[index]): error for index, error in sorted(rejected.items())}
+    run.left_out[split] = [*run.left_out.get(split, []), *numbers]
+    lines = [
+        {"split": split, "index": n, "file": names[n], "code": error.code, "detail": error.detail}
+        for n, error in numbers.items()
+    ]
+    run.bench.jobs.leave_out(run.job_id, run.fence, lines)
 
 
 def _answered(answer: Answered) -> list[str]:
@@ -179,11 +228,7 @@ def _save_program(run: Run, step: int, program: Program, metrics: dict[str, floa
 async def _judge(run: Run, problem: Problem, program: Program, reason: str | None) -> None:
     """The one look at the test split, then the report, the best program and its endpoint."""
     images, labels = run.data.images["test"], run.data.labels["test"]
-    views = (View(size=run.size), *program.views)
-    try:
-        answered = await ask(run, views, images, "test")
-    except BudgetExhausted:  # retries ate into the reserve: judge on what is paid, and say so
-        answered = await ask(run, views, images, "test", cached=True)
+    answered = await _whole(run, "test", (View(size=run.size), *program.views), "test")
     scores = answered.under(problem.source_labels)
     metrics = await asyncio.to_thread(report.judge, problem, program, images, labels, scores)
     await asyncio.to_thread(_finish, run, program, metrics, reason)

@@ -68,7 +68,7 @@ class Reserve:
     keep_micros: int
     keep_queries: int
     retried: int
-    keys: Sequence[bytes] = ()
+    keys: Sequence[tuple[bytes, bytes]] = ()  # claim and answer's key of each image
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[in
     before = {scope: dict(row) for scope, row in budgets.items()}
     clock = now(connection)
     holders = _holders(connection, {op.scope for op in reserves if op.fence})
-    taken = claims.taken(connection, [key for op in reserves for key in op.keys], clock)
+    taken = claims.taken(connection, [pair for op in reserves for pair in op.keys], clock)
     results: list[int | Exception] = []
     lines: dict[int, dict[str, Any]] = {}  # new attempts by their place in the group
     closed: list[dict[str, Any]] = []
@@ -110,15 +110,15 @@ def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[in
             row = attempts.pop(op.attempt_id, None)
             if row is not None:
                 closed.append(_settle(budgets, row, op, clock))
-            taken |= {key for key, _ in op.answers}
+            taken.answered |= {key for key, _ in op.answers}
             results.append(int(row is not None))
             continue
-        refusal = _stopped(holders, op) or claims.refusal(taken, op.keys) or _refusal(budgets, op)
+        refusal = _stopped(holders, op) or taken.refusal(op.keys) or _refusal(budgets, op)
         if refusal is not None:
             results.append(refusal)
         else:
             lines[len(results)] = _reserve(budgets, op, clock)
-            taken |= set(op.keys)
+            taken.claimed |= {claim for claim, _ in op.keys}
             results.append(0)
     add(connection, _changes(before, budgets))
     if closed:
@@ -129,7 +129,7 @@ def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[in
     for place, attempt_id in zip(lines, _insert(connection, list(lines.values())), strict=True):
         results[place] = attempt_id
         op = group[place]
-        claimed += [(key, attempt_id) for key in op.keys] if isinstance(op, Reserve) else []
+        claimed += [(claim, attempt_id) for claim, _ in op.keys] if isinstance(op, Reserve) else []
     claims.claim(connection, claimed)
     return results
 

@@ -121,15 +121,16 @@ class Ledger:
         keep_micros: int = 0,
         keep_queries: int = 0,
         retried: int = 0,
-        keys: Sequence[bytes] = (),
+        keys: Sequence[tuple[bytes, bytes]] = (),
     ) -> int:
         """Commit the intent to ask for `images`, of which `retried` were asked before; returns its id.
 
         Both budget rows must hold the price; of the scope's own cap, `keep_micros` and `keep_queries` stay
-        untouched. `keys` of the images' answers are claimed until the settlement. Raises with nothing
-        changed: BudgetExhausted, NotFound for a scope never opened, Taken when an image is being bought
-        or answered already; where the scope is a job, StaleFence when another worker has it and
-        Interrupted when its user wants it to stop. Raises Unusable.
+        untouched. `keys` are a claim, held until the settlement, and the answer's key for each image.
+
+        Raises, with nothing changed: BudgetExhausted; NotFound for a scope never opened; Taken when an image
+        is being bought or answered already; where the scope is a job, StaleFence when another worker has it
+        and Interrupted when its user wants it to stop; Unusable.
         """
         if images < 1 or price_micros < 0:
             raise ValueError("an attempt has at least one image and no negative price")

@@ -1,12 +1,13 @@
 """Which images are being bought now: what keeps two jobs of one connection from paying for the same one.
 
-A key names its connection, and every group that reserves or settles for a connection holds the lock of its
-budget row: what is read here stays true until the commit.
+A claim is an answer's key without a version, so it names its connection; and every group that reserves or
+settles for a connection holds the lock of its budget row: what is read here stays true until the commit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -19,21 +20,31 @@ _CHUNK = 500
 _claims, _attempts, _answers = tables.claims, tables.attempts, tables.answers
 
 
-def taken(connection: Connection, keys: Sequence[bytes], clock: float) -> set[bytes]:
-    """Those of `keys` that an open attempt is buying, or whose answer is there already."""
-    found: set[bytes] = set()
+@dataclass
+class Known:
+    """Claims that open attempts hold, and keys whose answer is there already."""
+
+    claimed: set[bytes] = field(default_factory=set[bytes])
+    answered: set[bytes] = field(default_factory=set[bytes])
+
+    def refusal(self, keys: Sequence[tuple[bytes, bytes]]) -> Taken | None:
+        """Why an attempt for these images would buy what is bought, or None."""
+        theirs = [claim for claim, key in keys if claim in self.claimed or key in self.answered]
+        return Taken(frozenset(theirs)) if theirs else None
+
+
+def taken(connection: Connection, keys: Sequence[tuple[bytes, bytes]], clock: float) -> Known:
+    """What is known of these pairs of a claim and an answer's key."""
+    known = Known()
+    recent = _attempts.c.sent_at > clock - FORGOTTEN_SECONDS
+    claimed = select(_claims.c.key).join(_attempts, _attempts.c.id == _claims.c.attempt_id).where(recent)
     for start in range(0, len(keys), _CHUNK):
         some = keys[start : start + _CHUNK]
-        claimed = select(_claims.c.key).join(_attempts, _attempts.c.id == _claims.c.attempt_id)
-        recent = _attempts.c.sent_at > clock - FORGOTTEN_SECONDS
-        found |= set(connection.execute(claimed.where(_claims.c.key.in_(some), recent)).scalars())
-        found |= set(connection.execute(select(_answers.c.key).where(_answers.c.key.in_(some))).scalars())
-    return found
-
-
-def refusal(taken: set[bytes], keys: Sequence[bytes]) -> Taken | None:
-    theirs = taken.intersection(keys)
-    return Taken(frozenset(theirs)) if theirs else None
+        held = claimed.where(_claims.c.key.in_([claim for claim, _ in some]))
+        there = select(_answers.c.key).where(_answers.c.key.in_([key for _, key in some]))
+        known.claimed |= set(connection.execute(held).scalars())
+        known.answered |= set(connection.execute(there).scalars())
+    return known
 
 
 def claim(connection: Connection, pairs: Sequence[tuple[bytes, int]]) -> None:

@@ -20,13 +20,14 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 
 from app.errors import Unusable
 from app.storage.tables import metadata
 
 _BUSY_MS = 30_000
 _READ = {"reprog_read": True}
+_AWAY = (OperationalError, InterfaceError, InternalError)  # the last: PostgreSQL's word for read-only
 _MIGRATION_LOCK = 7_305_477  # any constant: one migrating process at a time on PostgreSQL
 
 
@@ -62,7 +63,7 @@ def write(engine: Engine) -> Generator[Connection, None, None]:
     try:
         with engine.begin() as connection:
             yield connection
-    except OperationalError as error:
+    except _AWAY as error:
         raise _unusable(error) from error
 
 
@@ -72,11 +73,11 @@ def read(engine: Engine) -> Generator[Connection, None, None]:
     try:
         with engine.connect().execution_options(**_READ) as connection:
             yield connection
-    except OperationalError as error:
+    except _AWAY as error:
         raise _unusable(error) from error
 
 
-def _unusable(error: OperationalError) -> Unusable:
+def _unusable(error: DBAPIError) -> Unusable:
     return Unusable(
         f"The database cannot serve now: {error.orig}",
         code="database_unavailable",

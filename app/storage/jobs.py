@@ -11,11 +11,12 @@ anything before the end -> cancelling -> cancelled. Every write raises `revision
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine, func, select
 
-from app.errors import ReprogError
+from app.errors import ReprogError, StaleFence
 from app.storage import checkpoints, events, ids, tables
 from app.storage import job_rows as rows
 from app.storage.booking import open_scopes
@@ -27,6 +28,27 @@ from app.storage.job_rows import HELD, OVER, JobRecord
 __all__ = ["HELD", "OVER", "JobRecord", "Jobs"]
 
 _jobs = tables.jobs
+
+
+@dataclass(frozen=True)
+class DownJob:
+    """A job that waits for its provider. `paused_at` is UTC epoch seconds."""
+
+    id: str
+    connection_id: str
+    paused_at: float
+    revived: int
+
+
+def _down(ident: str, connection_id: str, history: Sequence[tuple[str, dict[str, Any], float]]) -> DownJob:
+    """`history` is newest first."""
+    paused = next((at for kind, _, at in history if kind == "job.paused"), 0.0)
+    revived = 0
+    for kind, data, _ in history:
+        if kind == "job.step" or (kind == "job.resumed" and data.get("by") != "health"):
+            break
+        revived += kind == "job.resumed"
+    return DownJob(ident, connection_id, paused, revived)
 
 
 class Jobs:
@@ -135,14 +157,14 @@ class Jobs:
             events.append(connection, ident, f"job.{status}", {"reason": "paused_by_user"})
         return self.get(ident)
 
-    def resume(self, ident: str) -> JobRecord:
+    def resume(self, ident: str, by: str = "user") -> JobRecord:
         """Queue it again; the caller tells the runner. Raises NotFound, Conflict `invalid_state`."""
         with write(self._engine) as connection:
             job = rows.lock(connection, ident)
             rows.allow(job, "resume", ("paused", "pausing"))
             status = "queued" if job.status == "paused" else "running"
             rows.change(connection, ident, want="run", status=status, status_reason=None, error=None)
-            events.append(connection, ident, "job.resumed", {})
+            events.append(connection, ident, "job.resumed", {"by": by})
         return self.get(ident)
 
     def cancel(self, ident: str) -> JobRecord:
@@ -183,6 +205,7 @@ class Jobs:
             if job.over or job.status == "paused":
                 return None
             if job.want != "run":
+                rows.change(connection, ident, fence=job.fence + 1)
                 rows.carry_out(connection, job)
                 return None
             first = job.started_at is None
@@ -192,10 +215,14 @@ class Jobs:
                 events.append(connection, ident, "job.started" if first else "job.continued", {})
         return self.get(ident)
 
-    def wanted(self, ident: str) -> str:
-        """run | pause | cancel: what the user asked last."""
+    def wanted(self, ident: str, fence: int) -> str:
+        """run | pause | cancel: what the user asked last. Raises StaleFence."""
+        c = _jobs.c
         with read(self._engine) as connection:
-            return connection.execute(select(_jobs.c.want).where(_jobs.c.id == ident)).scalar() or "cancel"
+            want = connection.execute(select(c.want).where(c.id == ident, c.fence == fence)).scalar()
+        if want is None:
+            raise StaleFence(ident)
+        return want
 
     def stand_down(self, ident: str, fence: int) -> bool:
         """The worker stopped because it was asked to: pause or cancel as the user wants. Returns True when
@@ -208,9 +235,10 @@ class Jobs:
             rows.change(connection, ident, status="queued")
             return True
 
-    def pause_for(self, ident: str, fence: int, error: ReprogError) -> None:
-        """Something outside (provider, key, disk) stops the job: paused, with the reason. Raises
-        StaleFence."""
+    def pause_for(self, ident: str, fence: int, error: ReprogError, reason: str | None = None) -> None:
+        """Something outside (provider, key, account) stops the job: paused, with the reason (default: the
+        error's code). Raises StaleFence."""
+        reason = reason or error.code
         with write(self._engine) as connection:
             job = rows.held(connection, ident, fence)
             if job.want == "cancel":
@@ -219,19 +247,27 @@ class Jobs:
             values = {
                 "status": "paused",
                 "want": "pause",
-                "status_reason": error.code,
+                "status_reason": reason,
                 "error": rows.document(error),
             }
             rows.change(connection, ident, **values)
-            events.append(
-                connection, ident, "job.paused", {"reason": error.code, "error": rows.document(error)}
-            )
+            events.append(connection, ident, "job.paused", {"reason": reason, "error": rows.document(error)})
 
     def fail(self, ident: str, fence: int, error: ReprogError) -> None:
         """Raises StaleFence."""
         with write(self._engine) as connection:
             rows.held(connection, ident, fence)
             rows.end(connection, ident, "failed", error.code, error=rows.document(error))
+
+    def leave_out(self, ident: str, fence: int, images: Sequence[dict[str, Any]]) -> None:
+        """Name images that the provider will not score, in the report and in an event. Raises StaleFence."""
+        with write(self._engine) as connection:
+            job = rows.held(connection, ident, fence)
+            told = [*job.metrics.get("left_out", []), *images]
+            rows.change(connection, ident, metrics=job.metrics | {"left_out": told})
+            events.append(
+                connection, ident, "job.images_left_out", {"count": len(images), "images": list(images[:20])}
+            )
 
     def progress(self, ident: str, fence: int, progress: dict[str, Any]) -> None:
         """Raises StaleFence."""
@@ -313,6 +349,25 @@ class Jobs:
                 events.append(connection, ident, "job.published", told)
             values = {"metrics": job.metrics | metrics | {"best": best}, "progress": progress}
             rows.end(connection, ident, "succeeded", reason, **values)
+
+    def down(self, reason: str) -> list[DownJob]:
+        """Jobs paused for `reason`, and how often they were resumed by themselves since their last step."""
+        c, told = _jobs.c, tables.events.c
+        with read(self._engine) as connection:
+            query = select(c.id, c.connection_id).where(
+                c.status == "paused", c.status_reason == reason, c.deleted_at.is_(None)
+            )
+            down: list[DownJob] = []
+            for ident, account in connection.execute(query).tuples():
+                kinds = ("job.step", "job.paused", "job.resumed")
+                history = connection.execute(
+                    select(told.type, told.data, told.created_at)
+                    .where(told.job_id == ident, told.type.in_(kinds))
+                    .order_by(told.seq.desc())
+                    .limit(50)
+                ).tuples()
+                down.append(_down(ident, account, list(history)))
+        return down
 
     # ---------------------------------------------------------------- checkpoints and the curve
 

@@ -348,12 +348,9 @@ async def test_a_cancelled_ask_keeps_what_arrives_soon(house: House) -> None:
     assert (await house.gateway().ask(pixels, cache_only=True)).cached == 4
 
 
-async def test_a_cancelled_ask_counts_what_does_not_arrive_as_unknown(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.gateway.round._GRACE", 0.05)
+async def test_a_cancelled_ask_counts_what_does_not_arrive_as_unknown(house: House) -> None:
     house.stub.delay = lambda n: 5.0
-    gateway = house.gateway(max_batch=1, concurrency=4)
+    gateway = house.gateway(max_batch=1, concurrency=4, policy=RetryPolicy(grace=0.05))
     task = asyncio.create_task(gateway.ask(images(100)))
     await asyncio.sleep(0.3)
     task.cancel()
@@ -364,12 +361,9 @@ async def test_a_cancelled_ask_counts_what_does_not_arrive_as_unknown(
     assert not gateway.buying  # nobody waits for what is not coming
 
 
-async def test_another_ask_buys_what_a_cancelled_one_left(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.gateway.round._GRACE", 0.05)
+async def test_another_ask_buys_what_a_cancelled_one_left(house: House) -> None:
     house.stub.delay = lambda n: 5.0 if n == 0 else 0.0
-    gateway, pixels = house.gateway(), images(4)
+    gateway, pixels = house.gateway(policy=RetryPolicy(grace=0.05)), images(4)
     first = asyncio.create_task(gateway.ask(pixels))
     await asyncio.sleep(0.2)
     second = asyncio.create_task(gateway.ask(pixels))
