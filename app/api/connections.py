@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.api import auth, views
+from app.api import auth, terms, views
 from app.api.deps import Services, Wired
 from app.api.lists import After, Limit, page
 from app.api.problems import declared, storable
@@ -54,6 +54,8 @@ def _create(wired: Services, body: ConnectionBody) -> dict[str, Any]:
     )
     cap = _cap(body.budget, new.price.currency)
     wired.check_connection(_draft(new))
+    if not body.terms_acknowledged:
+        terms.refuse_public(new.provider, new.base_url)
     record = wired.connections.create(new)
     if cap is not None:
         wired.ledger.set_caps(record.id, cap, None)
@@ -135,6 +137,8 @@ def _change(wired: Services, connection_id: str, body: ConnectionPatch) -> dict[
         )
     if body.base_url is not None:
         wired.check_connection(replace(before, base_url=body.base_url))
+        if not body.terms_acknowledged and body.base_url != before.base_url:
+            terms.refuse_public(before.provider, body.base_url)
     if "budget" in body.model_fields_set:
         wired.ledger.set_caps(connection_id, _cap(body.budget, before.price.currency), None)
     record = wired.connections.update(

@@ -113,6 +113,12 @@ def _http_url(value: str) -> str:
 Url = Annotated[str, Field(min_length=1, max_length=2000, examples=["https://api.clarifai.com"])]
 
 
+_TERMS = (
+    "Required for a public host: you have read the provider's terms and may send it altered copies of your "
+    "images and use the answers. Loopback and private addresses need none."
+)
+
+
 class ConnectionBody(_Secretive):
     """A remote account and one source model."""
 
@@ -128,6 +134,7 @@ class ConnectionBody(_Secretive):
                     "secret": "...",
                     "price": {"per_1000": "1.20", "currency": "USD"},
                     "limits": {"requests_per_second": 10, "concurrency": 16, "max_batch": 32},
+                    "terms_acknowledged": True,
                 }
             ]
         },
@@ -143,6 +150,7 @@ class ConnectionBody(_Secretive):
     price: PriceBody | None = Field(None, description="Required; null or absent is 422 `price_unknown`.")
     limits: Annotated[LimitsBody, Field(default_factory=LimitsBody)]
     budget: Money | None = Field(None, description="Most money that all of the account's queries may cost.")
+    terms_acknowledged: bool = Field(False, description=_TERMS)
 
     _url = field_validator("base_url")(_http_url)
 
@@ -167,6 +175,7 @@ class ConnectionPatch(_Secretive):
     price: PriceBody | None = None
     limits: LimitsBody | None = None
     budget: Money | None = Field(None, description="null: no cap.")
+    terms_acknowledged: bool = Field(False, description=_TERMS)
 
     @field_validator("base_url")
     @classmethod

@@ -50,6 +50,17 @@ def check_url(url: str, allow_private: bool, *, param: str = "base_url") -> None
         )
 
 
+def is_public(url: str) -> bool:
+    """Whether `url` is a stranger's: its host is, or resolves to, a public address, or does not resolve here.
+    Resolves the name: call it in a thread."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return False
+    found = list(_addresses(host, parts.port))
+    return not found or not all(is_private(address) for address in found)
+
+
 def _addresses(host: str, port: int | None) -> Iterable[IPAddress]:
     try:
         found = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)

@@ -48,7 +48,12 @@ class AzureContentSafety:
 
     Model: ClassVar[type[BaseModel]] = Model
     Options: ClassVar[type[BaseModel]] = Options
-    defaults: ClassVar[wire.Defaults] = wire.Defaults(Price(750), Limits(50.0, 16, 1), "2026-11")
+    defaults: ClassVar[wire.Defaults] = wire.Defaults(
+        Price(750),
+        Limits(50.0, 16, 1),
+        "2026-11",
+        "https://www.microsoft.com/licensing/terms",
+    )
 
     def __init__(self, base_url: str, model: Model, secret: str, options: Options) -> None:
         base = base_url.rstrip("/")

@@ -114,7 +114,12 @@ class Clarifai:
 
     Model: ClassVar[type[BaseModel]] = Model
     Options: ClassVar[type[BaseModel]] = Options
-    defaults: ClassVar[wire.Defaults] = wire.Defaults(Price(1_200), Limits(15.0, 16, 32), "2026-11")
+    defaults: ClassVar[wire.Defaults] = wire.Defaults(
+        Price(1_200),
+        Limits(15.0, 16, 32),
+        "2026-11",
+        "https://www.clarifai.com/terms",
+    )
 
     def __init__(self, base_url: str, model: Model, secret: str, options: Options) -> None:
         base = f"{base_url.rstrip('/')}/v2"

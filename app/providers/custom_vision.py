@@ -68,7 +68,12 @@ class CustomVision:
 
     Model: ClassVar[type[BaseModel]] = Model
     Options: ClassVar[type[BaseModel]] = Options
-    defaults: ClassVar[wire.Defaults] = wire.Defaults(Price(2_000), Limits(10.0, 16, 1), "2026-11")
+    defaults: ClassVar[wire.Defaults] = wire.Defaults(
+        Price(2_000),
+        Limits(10.0, 16, 1),
+        "2026-11",
+        "https://www.microsoft.com/licensing/terms",
+    )
 
     def __init__(self, base_url: str, model: Model, secret: str, options: Options) -> None:
         project, name = (quote(part, safe="") for part in (model.project_id, model.published_name))

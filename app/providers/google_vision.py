@@ -59,7 +59,12 @@ class GoogleVision:
 
     Model: ClassVar[type[BaseModel]] = Model
     Options: ClassVar[type[BaseModel]] = Options
-    defaults: ClassVar[wire.Defaults] = wire.Defaults(Price(1_500), Limits(30.0, 8, 16), "2026-11")
+    defaults: ClassVar[wire.Defaults] = wire.Defaults(
+        Price(1_500),
+        Limits(30.0, 8, 16),
+        "2026-11",
+        "https://cloud.google.com/terms/service-terms",
+    )
 
     def __init__(self, base_url: str, model: Model, secret: str, options: Options) -> None:
         self._url = f"{base_url.rstrip('/')}/v1/images:annotate"

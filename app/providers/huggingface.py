@@ -49,7 +49,12 @@ class HuggingFace:
 
     Model: ClassVar[type[BaseModel]] = Model
     Options: ClassVar[type[BaseModel]] = Options
-    defaults: ClassVar[wire.Defaults] = wire.Defaults(Price(100), Limits(5.0, 8, 1), "2026-11")
+    defaults: ClassVar[wire.Defaults] = wire.Defaults(
+        Price(100),
+        Limits(5.0, 8, 1),
+        "2026-11",
+        "https://huggingface.co/terms-of-service",
+    )
 
     def __init__(self, base_url: str, model: Model, secret: str, options: Options) -> None:
         base = base_url.rstrip("/")

@@ -66,7 +66,12 @@ class OpenAIModeration:
 
     Model: ClassVar[type[BaseModel]] = Model
     Options: ClassVar[type[BaseModel]] = Options
-    defaults: ClassVar[wire.Defaults] = wire.Defaults(Price(0), Limits(4.0, 4, 1), "2026-11")
+    defaults: ClassVar[wire.Defaults] = wire.Defaults(
+        Price(0),
+        Limits(4.0, 4, 1),
+        "2026-11",
+        "https://openai.com/policies/",
+    )
 
     def __init__(self, base_url: str, model: Model, secret: str, options: Options) -> None:
         base = base_url.rstrip("/")

@@ -83,7 +83,12 @@ class Rekognition:
 
     Model: ClassVar[type[BaseModel]] = Model
     Options: ClassVar[type[BaseModel]] = Options
-    defaults: ClassVar[wire.Defaults] = wire.Defaults(Price(1_000), Limits(5.0, 8, 1), "2026-11")
+    defaults: ClassVar[wire.Defaults] = wire.Defaults(
+        Price(1_000),
+        Limits(5.0, 8, 1),
+        "2026-11",
+        "https://aws.amazon.com/service-terms/",
+    )
 
     def __init__(self, base_url: str, model: Model, secret: str, options: Options) -> None:
         sigv4.require_package()

@@ -52,7 +52,12 @@ class Sightengine:
 
     Model: ClassVar[type[BaseModel]] = Model
     Options: ClassVar[type[BaseModel]] = Options
-    defaults: ClassVar[wire.Defaults] = wire.Defaults(Price(2_900), Limits(5.0, 4, 1), "2026-11")
+    defaults: ClassVar[wire.Defaults] = wire.Defaults(
+        Price(2_900),
+        Limits(5.0, 4, 1),
+        "2026-11",
+        "https://sightengine.com/policies/terms",
+    )
 
     def __init__(self, base_url: str, model: Model, secret: str, options: Options) -> None:
         self._url = f"{base_url.rstrip('/')}/1.0/check.json"

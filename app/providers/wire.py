@@ -49,6 +49,7 @@ class Defaults:
     price: Price
     limits: Limits
     as_of: str  # year and month
+    terms: str = ""  # where the provider's terms are; "": a service of the user's own
 
 
 def redacted(reply: WireReply, secret: str) -> WireReply:

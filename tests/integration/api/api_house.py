@@ -29,6 +29,7 @@ CONNECTION = {
     "secret": "pat-0123456789abcdef",
     "price": {"per_1000": "1.20", "currency": "USD"},
     "limits": {"requests_per_second": 10, "concurrency": 16, "max_batch": 32},
+    "terms_acknowledged": True,
 }
 CHECKPOINT_STEP = 3
 

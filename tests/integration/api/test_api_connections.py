@@ -120,3 +120,22 @@ async def test_pages(house: House) -> None:
     assert (rest["has_more"], rest["next_cursor"]) == (False, None)
     for limit in ("0", "101", "x"):
         is_problem(await house.client.get(f"/v1/connections?limit={limit}"), 422, "invalid_request", "limit")
+
+
+async def test_terms_are_asked_about_once_for_public_hosts(house: House) -> None:
+    unread = {**CONNECTION, "terms_acknowledged": False}
+    problem = is_problem(
+        await house.client.post("/v1/connections", json=unread | {"base_url": "https://8.8.4.4"}),
+        422,
+        "terms_not_acknowledged",
+        "terms_acknowledged",
+    )
+    assert "https://www.clarifai.com/terms" in problem["hint"]
+    assert "8.8.4.4" in problem["detail"]
+    for base_url in ("http://127.0.0.1:8900", "http://localhost:8900", "http://10.1.2.3", "http://[::1]:1"):
+        await house.ok("POST", "/v1/connections", json=unread | {"base_url": base_url})
+    made = await house.connection(base_url="http://127.0.0.1:1")
+    moved = {"base_url": "https://8.8.8.8"}
+    answer = await house.client.patch(f"/v1/connections/{made['id']}", json=moved)
+    is_problem(answer, 422, "terms_not_acknowledged", "terms_acknowledged")
+    await house.ok("PATCH", f"/v1/connections/{made['id']}", json=moved | {"terms_acknowledged": True})
