@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from app import dashboard
 from app.api.application import create_app
 from app.api.auth import refuse_open_door
 from app.settings import Settings
@@ -28,8 +29,10 @@ def serve(settings: Settings) -> None:
     house = House(settings)
     if settings.auth == "keys" and (key := house.keys.ensure_first()) is not None:
         print(f"The first key, shown this once (scope admin): {key}", file=sys.stderr, flush=True)
+    app = create_app(house.services(), lifespan=_lifespan(house))
+    dashboard.mount(app)
     uvicorn.run(
-        create_app(house.services(), lifespan=_lifespan(house)),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,

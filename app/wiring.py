@@ -13,12 +13,15 @@ from typing import Any
 
 from app import providers
 from app.api.deps import Services
-from app.contracts import Price, Provider
+from app.contracts import Images, Price, Provider
 from app.errors import BadRequest, ReprogError, StaleFence, Unusable
 from app.gateway import faults, guard
+from app.gateway.account import Answers as KnownAnswers
 from app.gateway.client import Client
 from app.gateway.query import SERVING, Account, Gateway, RetryPolicy
+from app.gateway.recall import recall
 from app.jobs.bench import Bench, Source
+from app.jobs.revive import Reviver
 from app.jobs.run import run_segment
 from app.jobs.runner import DbosRunner
 from app.jobs.serve import Predictor, probe
@@ -38,6 +41,8 @@ from app.storage.secrets import Vault, key_file
 
 log = logging.getLogger(__name__)
 
+SILENT_SECONDS = 300.0  # then whoever was sending for an endpoint is dead
+
 
 @dataclass
 class House:
@@ -54,10 +59,10 @@ class House:
         self.engine = database.open_engine(self.settings.database())
         self.ledger, self.answers, self.rates = Ledger(self.engine), Answers(self.engine), Rates(self.engine)
         self.jobs, self.endpoints, self.keys = Jobs(self.engine), Endpoints(self.engine), Keys(self.engine)
-        vault = Vault(self._secret_key())
-        self.idempotency = Idempotency(self.engine, vault)
+        self.vault = Vault(self._secret_key())
+        self.idempotency = Idempotency(self.engine, self.vault)
         self.datasets = Datasets(self.engine, self.settings.data_dir / "datasets")
-        self.connections = Connections(self.engine, vault, environment)
+        self.connections = Connections(self.engine, self.vault, environment)
 
     @cached_property
     def runner(self) -> DbosRunner:
@@ -94,6 +99,27 @@ class House:
         async with self.gateway(connection_id, connection_id, 0, SERVING) as gateway:
             return await probe(gateway)
 
+    def healthy(self, connection_id: str) -> bool:
+        """Whether the provider answers a free request; False where it has none. Raises ReprogError."""
+
+        async def ask() -> bool:
+            provider = await asyncio.to_thread(self.provider, self.connections.get(connection_id))
+            request = provider.labels_request()
+            if request is None:
+                return False
+            async with Client(allow_private=self.settings.allow_private_hosts) as client:
+                provider.labels(await client.send(request))
+            return True
+
+        return asyncio.run(ask())
+
+    def recall(self, connection_id: str, images: Images) -> KnownAnswers:
+        """What the connection's model answered before; see `app.gateway.recall`."""
+        connection = self.connections.get(connection_id)
+        info = self.provider(connection, secret="").info
+        version, labels = connection.model_version, connection.labels
+        return recall(connection_id, info, version, labels, self.answers, images)
+
     def services(self) -> Services:
         """What the API is given."""
         return Services(
@@ -110,6 +136,8 @@ class House:
             predictor=self.predictor,
             check_connection=self.check_connection,
             probe=self.probe,
+            recall=self.recall,
+            vault=self.vault,
         )
 
     # ---------------------------------------------------------------- gateways
@@ -169,13 +197,18 @@ class House:
 
         self.runner.launch(work, self._segment_failed)
 
+        def forget() -> int:
+            return self.ledger.recover_silent(SILENT_SECONDS)
+
+        Reviver(self.jobs, self.runner, self.healthy, beside=forget).start(self.runner.stopping)
+
     def _segment_failed(self, job_id: str, error: Exception) -> None:
-        """A fault of ours: the job fails with a stable code; the log has the rest."""
+        """A fault of ours: the job fails with a stable code; the log has the rest. While the database is
+        away nothing is recorded, and what this raises makes the runner try again after a pause."""
+        if isinstance(error, Unusable):
+            raise error
         job = self.jobs.get(job_id)
         if isinstance(error, StaleFence) or job.over:
-            return
-        if isinstance(error, Unusable):
-            self.jobs.pause_for(job_id, job.fence, error)
             return
         self.jobs.fail(
             job_id,

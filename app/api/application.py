@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI
-from starlette.responses import RedirectResponse
 
 from app import __version__
 from app.api import (
@@ -69,10 +68,5 @@ def bare_app(lifespan: Lifespan | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     app.include_router(docs.router)
-    app.add_api_route("/", _front, include_in_schema=False)
     app.openapi = lambda: openapi.document(app)
     return app
-
-
-def _front() -> RedirectResponse:
-    return RedirectResponse("/docs")

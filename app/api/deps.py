@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Protocol
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
-from app.contracts import JobRunner, TargetScores
+from app.contracts import Images, JobRunner, TargetScores
+from app.gateway.account import Answers
 from app.storage.budget import Ledger
 from app.storage.connections import ConnectionRecord, Connections
 from app.storage.datasets import Datasets
@@ -18,6 +19,7 @@ from app.storage.endpoints import Endpoints
 from app.storage.idempotency import Idempotency
 from app.storage.jobs import Jobs
 from app.storage.keys import Keys
+from app.storage.secrets import Vault
 
 
 class EdgeSettings(Protocol):
@@ -60,7 +62,9 @@ class Services:
 
     `check_connection` raises BadRequest or Forbidden naming the member that the provider or this service
     cannot use (unknown provider, missing model field, private host); `probe` sends a connection's one
-    billable test query and returns {labels, latency_ms, model_version, score_kind, cost_micros, queries}.
+    billable test query and returns {labels, latency_ms, model_version, score_kind, cost_micros, queries};
+    `recall` looks up, for free, what a connection's model answered to images before; `vault` seals what is
+    handed out to be brought back.
     """
 
     settings: EdgeSettings
@@ -76,6 +80,8 @@ class Services:
     predictor: Predictor
     check_connection: Callable[[ConnectionRecord], None]
     probe: Callable[[str], Awaitable[dict[str, Any]]]
+    recall: Callable[[str, Images], Answers]
+    vault: Vault
 
 
 def services(request: Request) -> Services:

@@ -106,7 +106,10 @@ class Edge:
 
     def _limit(self, method: str, path: str) -> int:
         """The largest body, bytes."""
-        if method == "POST" and path.rstrip("/") == "/v1/datasets":
+        if method == "POST" and path.rstrip("/") in (
+            "/v1/datasets",
+            "/datasets",
+        ):  # the second is a page's form
             return self._upload_bytes + _ENVELOPE
         images = path.startswith("/compat/") or path.endswith(("/predict", "/infer", "/artifacts/import"))
         return IMAGES_BYTES if images else JSON_BYTES

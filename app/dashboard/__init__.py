@@ -1,0 +1,18 @@
+"""Pages for people, over the same functions that answer the REST surface: nothing here can do more than /v1."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+
+from app.dashboard import compare, connections, datasets, endpoints, job, job_parts, jobs, new_job, overview, session
+from app.dashboard.web import HERE
+
+_PARTS = (overview, session, new_job, jobs, job, job_parts, compare, datasets, endpoints, connections)
+
+
+def mount(app: FastAPI) -> None:
+    """Put the pages and their files on the application."""
+    for part in _PARTS:
+        app.include_router(part.router)
+    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")

@@ -1,0 +1,168 @@
+"""Endpoints: try one, see what it costs, go back a version, copy a line that works."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from statistics import median, quantiles
+from typing import Annotated, Any
+
+from fastapi import Form, Request
+from starlette.datastructures import FormData, UploadFile
+from starlette.responses import Response
+
+from app.api import endpoints as rest
+from app.api import predict as rest_predict
+from app.api import views
+from app.api.deps import Services, Wired
+from app.api.schemas import EndpointBody, EndpointPatch
+from app.dashboard import web
+from app.errors import BadRequest, NotFound, ReprogError
+from app.jobs import dataset
+from app.reprogramming import program as programs
+from app.storage import latest
+
+_PAGE = 25
+_SAMPLES = 10
+_MEASURED = 200  # requests that latency is taken from
+_MOST_FILES = 8
+_PROTOCOLS = {"hf": "/compat/hf/", "azure": "/compat/azure/", "clarifai": "/compat/clarifai/", "oip": "/v2/models/"}
+
+router = web.router()
+
+
+@router.get("/endpoints", dependencies=[web.visitor("read")])
+def endpoints_page(request: Request, wired: Wired, after: str | None = None) -> Response:
+    """Newest first."""
+    return web.render(request, "endpoints.html", page=rest.list_endpoints(wired, _PAGE, after or None))
+
+
+@router.post("/endpoints", dependencies=[web.visitor("write")])
+def publish(
+    wired: Wired,
+    name: Annotated[str, Form()],
+    job_id: Annotated[str, Form()],
+    checkpoint_id: Annotated[str, Form()] = "",
+    overwrite: Annotated[bool, Form()] = False,
+) -> Response:
+    """Serve a job's program under a name."""
+    given = {"name": name.strip(), "job_id": job_id, "overwrite": overwrite, "checkpoint_id": checkpoint_id or None}
+    made = rest.create_endpoint(web.body(EndpointBody, given), Response(), wired)
+    return web.see(f"/endpoints/{made['name']}")
+
+
+@router.get("/endpoints/{name}", dependencies=[web.visitor("read")])
+def endpoint_page(name: str, request: Request, wired: Wired) -> Response:
+    """One endpoint."""
+    return _page(request, wired, name)
+
+
+def _page(
+    request: Request, wired: Services, name: str, result: dict[str, Any] | None = None,
+    problem: ReprogError | None = None,
+) -> Response:  # fmt: skip
+    found = rest.get_endpoint(name, wired)
+    connection = wired.connections.get(found["connection_id"])
+    views_asked = len(programs.from_bytes(wired.jobs.program(found["checkpoint_id"])).views)
+    return web.render(
+        request,
+        "endpoint.html",
+        200 if problem is None else problem.status,
+        endpoint=found,
+        versions=rest.list_versions(name, wired, 20)["data"],
+        per_prediction={"queries": views_asked, "cost": views.money(views_asked * connection.price.micros, connection.price.currency)},
+        latency=_latency(wired, found["id"]),
+        samples=_samples(wired, found["job_id"]),
+        protocols=_protocols(request),
+        auth=wired.settings.auth,
+        result=result,
+        problem=problem,
+    )
+
+
+def _latency(wired: Services, scope: str) -> dict[str, float] | None:
+    """Seconds of the last answered requests to the provider."""
+    done = latest.attempts(wired.engine, scope, _MEASURED)
+    took = [line.done_at - line.sent_at for line in done if line.done_at is not None and line.outcome == "answered"]
+    if len(took) < 2:
+        return None
+    return {"p50": median(took), "p95": quantiles(took, n=20, method="inclusive")[-1], "n": len(took)}
+
+
+def _samples(wired: Services, job_id: str) -> dict[str, Any]:
+    """Some test images of the job's data set; none when it is gone."""
+    try:
+        data = wired.datasets.get(wired.jobs.get(job_id).dataset_id)
+    except NotFound:
+        return {"dataset_id": "", "items": []}
+    counts = data.images()
+    first, there = counts.get("train", 0) + counts.get("val", 0), counts.get("test", 0)
+    stride = max(1, there // _SAMPLES)
+    found = dataset.items(wired.datasets.folder(data.id), first, there)[::stride][:_SAMPLES] if there else []
+    return {"dataset_id": data.id, "items": found}
+
+
+def _protocols(request: Request) -> list[str]:
+    """Wire formats of other services that this one speaks."""
+    paths = [str(getattr(route, "path", "")) for route in request.app.routes]
+    return [name for name, prefix in _PROTOCOLS.items() if any(path.startswith(prefix) for path in paths)]
+
+
+@router.post("/endpoints/{name}/predict", dependencies=[web.visitor("predict")])
+async def try_it(name: str, request: Request, wired: Wired) -> Response:
+    """Ask it about dropped, pasted or chosen images."""
+    try:
+        async with request.form(max_files=_MOST_FILES, max_fields=8) as form:
+            files = await _files(form)
+            if sample := web.text(form, "sample"):
+                files = [await asyncio.to_thread(_sample, wired, name, sample)]
+        if not files:
+            raise BadRequest("No image was chosen.", param="file", hint="Drop, paste or choose an image.")
+        started = time.perf_counter()
+        found = await wired.predictor.predict(name, files)
+    except ReprogError as error:
+        return web.problem(request, error) if web.partial(request) else await asyncio.to_thread(_page, request, wired, name, None, error)
+    result = {
+        "lists": [rest_predict.ranked(found.labels, row, 5) for row in found.scores],
+        "queries": found.queries,
+        "cost": views.money(found.cost_micros, found.currency),
+        "seconds": time.perf_counter() - started,
+    }
+    if web.partial(request):
+        return web.render(request, "_prediction.html", result=result)
+    return await asyncio.to_thread(_page, request, wired, name, result)
+
+
+async def _files(form: FormData) -> list[bytes]:
+    sent = [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    return [data for data in sent if data]
+
+
+def _sample(wired: Services, name: str, sample: str) -> bytes:
+    job = wired.jobs.get(wired.endpoints.get(name).live.job_id)
+    n = int(sample) if sample.isascii() and sample.isdecimal() and len(sample) < 12 else -1
+    return dataset.item_png(wired.datasets.folder(wired.datasets.get(job.dataset_id).id), n)
+
+
+@router.post("/endpoints/{name}/change", dependencies=[web.visitor("write")])
+def change(
+    name: str,
+    wired: Wired,
+    version: Annotated[str, Form()] = "",
+    enabled: Annotated[str, Form()] = "",
+    budget: Annotated[str, Form()] = "",
+) -> Response:
+    """Another version, on or off, a spend cap."""
+    given: dict[str, Any] = {k: v for k, v in {"version": version, "enabled": enabled}.items() if v}
+    if budget.strip():
+        currency = wired.connections.get(wired.endpoints.get(name).live.connection_id).price.currency
+        given["limits"] = {"budget": {"amount": budget.strip(), "currency": currency}}
+    rest.change_endpoint(name, web.body(EndpointPatch, given), wired)
+    return web.see(f"/endpoints/{name}")
+
+
+@router.post("/endpoints/{name}/delete", dependencies=[web.visitor("write")])
+def delete(name: str, wired: Wired) -> Response:
+    """Stop serving it."""
+    rest.delete_endpoint(name, wired)
+    return web.see("/endpoints")

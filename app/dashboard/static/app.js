@@ -1,0 +1,105 @@
+// What makes the pages pleasanter. Every page reads and every form works without it.
+(() => {
+  "use strict";
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+  function localTimes(root) {
+    for (const time of all("time[datetime]", root)) {
+      const moment = new Date(time.dateTime);
+      if (isNaN(moment) || time.dataset.done) continue;
+      time.title = time.textContent;
+      time.textContent = moment.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+      time.dataset.done = "1";
+    }
+  }
+
+  function copyButtons(root) {
+    for (const block of all(".copy", root)) {
+      if (!navigator.clipboard || block.querySelector("button")) continue;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = "Copy";
+      button.addEventListener("click", async () => {
+        await navigator.clipboard.writeText(block.querySelector("pre").textContent);
+        button.textContent = "Copied";
+        setTimeout(() => (button.textContent = "Copy"), 1500);
+      });
+      block.append(button);
+    }
+  }
+
+  // Files: dropped on the form's area, or pasted anywhere on the page.
+  function dropAreas(root) {
+    for (const area of all("[data-drop]", root)) {
+      const input = area.querySelector("input[type=file]");
+      const give = (files) => {
+        if (!files.length) return;
+        const moved = new DataTransfer();
+        [...files].forEach((file) => moved.items.add(file));
+        input.files = moved.files;
+        input.dispatchEvent(new Event("change", { bubbles: true }));
+      };
+      for (const kind of ["dragenter", "dragover"])
+        area.addEventListener(kind, (event) => { event.preventDefault(); area.classList.add("over"); });
+      for (const kind of ["dragleave", "drop"])
+        area.addEventListener(kind, (event) => { event.preventDefault(); area.classList.remove("over"); });
+      area.addEventListener("drop", (event) => give(event.dataTransfer.files));
+      if (area.dataset.drop === "paste")
+        document.addEventListener("paste", (event) => give(event.clipboardData.files));
+      const said = area.querySelector("[data-chosen]");
+      input.addEventListener("change", () => {
+        if (said) said.textContent = [...input.files].map((file) => `${file.name} (${(file.size / 1e6).toFixed(1)} MB)`).join(", ");
+        if (area.dataset.send !== undefined && input.files.length) input.form.requestSubmit();
+      });
+    }
+  }
+
+  // One address for the checkpoint's picture: the slider changes it.
+  function sliders(root) {
+    for (const slider of all("[data-slider]", root)) {
+      const frames = JSON.parse(slider.dataset.slider);
+      const image = document.getElementById(slider.dataset.image);
+      const said = document.getElementById(slider.dataset.said);
+      slider.addEventListener("input", () => {
+        const frame = frames[slider.value];
+        image.src = frame.src;
+        said.textContent = frame.text;
+      });
+    }
+  }
+
+  function live(root) {
+    const place = root.querySelector("#live[data-stream]");
+    if (!place || !window.EventSource) return;
+    const source = new EventSource(place.dataset.stream);
+    let waiting = false;
+    const soon = () => {
+      if (waiting) return;
+      waiting = true;
+      setTimeout(async () => {
+        waiting = false;
+        await htmx.ajax("GET", place.dataset.part, { target: "#live", swap: "innerHTML" });
+        document.dispatchEvent(new Event("reprog:moved"));
+      }, 700);
+    };
+    for (const kind of ["job", "job.step", "job.checkpoint", "job.paused", "job.resumed"]) source.addEventListener(kind, soon);
+    for (const kind of ["job.succeeded", "job.failed", "job.cancelled"])
+      source.addEventListener(kind, () => { source.close(); setTimeout(() => location.reload(), 400); });
+    addEventListener("pagehide", () => source.close());
+  }
+
+  function start(root) {
+    localTimes(root);
+    copyButtons(root);
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    start(document);
+    dropAreas(document);
+    sliders(document);
+    live(document);
+    for (const element of all("[data-confirm]"))
+      element.addEventListener("submit", (event) => { if (!confirm(element.dataset.confirm)) event.preventDefault(); });
+  });
+  document.addEventListener("htmx:afterSwap", (event) => start(event.target));
+})();

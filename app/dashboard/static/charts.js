@@ -1,0 +1,77 @@
+// Learning curves. The table below each chart says the same in words.
+(() => {
+  "use strict";
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const AXES = { cost: "Money spent", queries: "Queries paid", time: "Seconds since the start" };
+  const COLOURS = ["--a", "--b", "--c", "--d", "--e", "--g"];
+  const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [5, 5], [1, 4]];
+
+  const wilson = (p, n) => {
+    const z = 1.96, m = (p + z * z / (2 * n)) / (1 + z * z / n);
+    const h = z / (1 + z * z / n) * Math.sqrt(p * (1 - p) / n + z * z / (4 * n * n));
+    return [Math.max(0, m - h), Math.min(1, m + h)];
+  };
+
+  function draw(place, series, x, columns, unit, bands = []) {
+    place.replaceChildren();
+    if (columns[0].length < 2) { place.textContent = "The curve starts with the second point."; return null; }
+    const axis = { stroke: css("--soft"), grid: { stroke: css("--line"), width: 1 }, ticks: { show: false }, font: "12px Inter, sans-serif" };
+    const percent = unit === "%";
+    return new uPlot({
+      width: place.clientWidth, height: place.dataset.small ? 180 : 260,
+      scales: { x: { time: false }, y: percent ? { range: (u, lo, hi) => [Math.max(0, lo - 4), Math.min(100, hi + 4)] } : {} },
+      axes: [{ ...axis, label: AXES[x], labelSize: 22, labelFont: "12px Inter, sans-serif" },
+             { ...axis, size: 52, values: (u, ticks) => ticks.map((t) => (percent ? `${t} %` : String(t))) }],
+      series: [{ label: AXES[x] }, ...series], bands, cursor: { y: false },
+    }, columns, place);
+  }
+
+  const per = (values) => values.map((v) => (v === null ? null : 100 * v));
+
+  async function single(root) {
+    const answer = await fetch(root.dataset.curve);
+    if (!answer.ok) return;
+    const data = await answer.json(), x = root.dataset.x;
+    const acc = data.accuracy, n = data.validation_images;
+    const band = n ? acc.map((p) => (p === null ? [null, null] : wilson(p, n))) : acc.map(() => [null, null]);
+    const faint = { stroke: css("--a") + "55", width: 1, points: { show: false }, spanGaps: true };
+    const rivals = data.baselines.map((b, i) => ({
+      label: `${b.name} (test)`, stroke: css(COLOURS[i + 1]), width: 1.5, dash: DASHES[i + 1], points: { show: false } }));
+    const place = root.querySelector("[data-chart=accuracy]"), loss = root.querySelector("[data-chart=loss]");
+    draw(place, [{ ...faint, label: "95 % from" }, { ...faint, label: "95 % to" },
+      { label: "Validation accuracy", stroke: css("--a"), width: 2.5, spanGaps: true }, ...rivals], x,
+      [data[x], per(band.map((b) => b[0])), per(band.map((b) => b[1])), per(acc),
+        ...data.baselines.map((b) => data[x].map(() => 100 * b.accuracy))], "%",
+      [{ series: [2, 1], fill: css("--a") + "22" }]);
+    if (data.loss.some((v) => v !== null))
+      draw(loss, [{ label: "Loss", stroke: css("--b"), width: 2, spanGaps: true }], x, [data[x], data.loss], "");
+    else loss.closest("figure").hidden = true;
+  }
+
+  async function several(root) {
+    const jobs = JSON.parse(root.dataset.compare), x = root.dataset.x;
+    const found = await Promise.all(jobs.map(async (job) => (await fetch(`/jobs/${job.id}/curve`)).json()));
+    const tables = found.map((data) => [data[x], per(data.accuracy)]).filter((table) => table[0].length);
+    if (!tables.length) return;
+    const series = jobs.map((job, i) => ({ label: job.name, stroke: css(COLOURS[i]), dash: DASHES[i], width: 2, spanGaps: true }));
+    draw(root.querySelector("[data-chart=accuracy]"), series, x, uPlot.join(tables), "%");
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    for (const root of document.querySelectorAll("[data-curve], [data-compare]")) {
+      const redraw = () => (root.dataset.curve ? single(root) : several(root));
+      for (const button of root.querySelectorAll("[data-axis]"))
+        button.addEventListener("click", () => {
+          root.dataset.x = button.dataset.axis;
+          root.querySelectorAll("[data-axis]").forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
+          redraw();
+        });
+      root.querySelectorAll("[data-needs-script]").forEach((element) => (element.hidden = false));
+      redraw();
+      document.addEventListener("reprog:moved", redraw);
+      let width = root.clientWidth;
+      addEventListener("resize", () => { if (root.clientWidth !== width) { width = root.clientWidth; redraw(); } });
+      matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+    }
+  });
+})();
