@@ -53,8 +53,9 @@ class Defaults:
 
 
 def redacted(reply: WireReply, secret: str) -> WireReply:
-    """The reply without the secret, should the provider echo it: error texts reach users and logs."""
-    if secret and secret.encode() in reply.body:
+    """The reply without the secret, should the provider echo it: error texts reach users and logs. Shorter
+    ones than any service gives out are left: they may be parts of labels."""
+    if len(secret) >= 8 and secret.encode() in reply.body:
         return replace(reply, body=reply.body.replace(secret.encode(), b"***"))
     return reply
 

@@ -69,3 +69,10 @@ def recompressed(image: Images, quality: int) -> Images:
     buffer = BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def encoded(image: Images) -> bytes:
+    """The image as a lossless file."""
+    buffer = BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()

@@ -22,6 +22,7 @@ from app.sandbox.classifiers import Size, require_packages
 from app.sandbox.custom_vision import CustomVision
 from app.sandbox.desk import Desk
 from app.sandbox.faults import Faults
+from app.sandbox.formats import everything
 from app.sandbox.replies import TRANSPORT, json_reply
 from app.sandbox.scoring import default_workers
 
@@ -52,6 +53,7 @@ def create_sandbox(config: SandboxConfig | None = None) -> Starlette:
         routes=[
             *Clarifai(desk, config.size).routes(),
             *CustomVision(desk, config.size).routes(),
+            *(route for format in everything(desk, config.size) for route in format.routes()),
             *_office(desk),
         ]
     )
