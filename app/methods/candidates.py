@@ -44,6 +44,7 @@ def _candidate(size: int, seed: int, path: Path) -> View:
 
 def _drawn(size: int, rng: np.random.Generator) -> View:
     cells, amplitude = min(size, int(rng.choice(CELLS))), float(rng.choice(AMPLITUDES))
+    turns, flip = (int(rng.integers(4)), bool(rng.integers(2))) if rng.integers(2) else (0, False)
     return View(
         size=size,
         scale=float(rng.uniform(LEAST_SCALE, 1)),
@@ -52,6 +53,8 @@ def _drawn(size: int, rng: np.random.Generator) -> View:
         padding=_colour(rng.uniform(0, 255, 3)),
         gain=float(rng.choice(GAINS)),
         brightness=float(rng.uniform(-BRIGHTNESS, BRIGHTNESS)),
+        turns=turns,
+        flip=flip,
         overlay=rng.standard_normal((cells, cells, 3)) if amplitude else None,
         amplitude=amplitude,
     )
