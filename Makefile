@@ -19,6 +19,20 @@ demo: install  ## the main job on real images against the bundled sandbox
 test: install  ## every test that needs no outside server (PostgreSQL comes from pip)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+chaos: install  ## the long forms of the fault suite, with their figures
+	$(BIN)/python -m pytest tests/faults -m chaos -rP --timeout 3600
+
+bench: install  ## every benchmark; writes benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks
+
+.venv-clients/.installed: tests/acceptance/clients/requirements.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+clients: install .venv-clients/.installed  ## official clients against the sandbox and against an endpoint
+	$(BIN)/python -m pytest tests/acceptance/clients
+
 check: install  ## format, lint, types, import contracts, migrations, OpenAPI
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -37,4 +51,4 @@ serve: install  ## API, worker and dashboard on 127.0.0.1:8000 with SQLite
 sandbox: install  ## the sandbox providers on 127.0.0.1:8900
 	$(BIN)/reprog sandbox
 
-.PHONY: help install demo test check format serve sandbox
+.PHONY: help install demo test clients chaos bench check format serve sandbox
