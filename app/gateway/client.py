@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,7 @@ from app.contracts import WireReply, WireRequest
 from app.errors import Forbidden, NotSent, Unavailable
 from app.gateway.guard import PrivateAddress, socket_factory
 
+logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it writes a line per request
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0  # between two pieces of the reply
 TOTAL_SECONDS = 60.0

@@ -32,22 +32,25 @@ class Reviver:
         runner: JobRunner,
         healthy: Callable[[str], bool],  # connection id
         *,
+        beside: Callable[[], object] = lambda: None,  # other upkeep, done at every look
         every: float = 15.0,
         first: float = FIRST_SECONDS,
     ) -> None:
         self._jobs, self._runner, self._healthy = jobs, runner, healthy
-        self._every, self._first = every, first
+        self._every, self._first, self._beside = every, first, beside
 
     def start(self, stopping: threading.Event) -> None:
         """Look until `stopping`."""
         threading.Thread(target=self._keep_looking, args=(stopping,), name="reviver", daemon=True).start()
 
     def _keep_looking(self, stopping: threading.Event) -> None:
-        while not stopping.wait(self._every):
+        while not stopping.is_set():
             try:
+                self._beside()
                 self.look()
             except Exception:  # the database may be away for a while
                 log.exception("looking for jobs to resume failed")
+            stopping.wait(self._every)
 
     def look(self) -> list[str]:
         """Resume what can go on; returns the job ids."""

@@ -15,7 +15,7 @@ import logging
 import math
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import cached_property, partial
 from uuid import NAMESPACE_OID, uuid4, uuid5
@@ -73,6 +73,20 @@ class DbosRunner:
         """
         if not self._waiting(job_id):
             self._client.enqueue(self._options(job_id, uuid4().hex), job_id)
+
+    def ensure(self, job_ids: Sequence[str]) -> list[str]:
+        """Queue those jobs that the engine knows nothing of: whoever made or resumed them died before it
+        could say so, or the database is a restored one. Returns their ids."""
+        if not job_ids:
+            return []
+        active = self._client.list_workflows(
+            status=["ENQUEUED", "PENDING"], queue_name=QUEUE, load_input=False, load_output=False
+        )
+        known = {workflow.workflow_id.partition("/")[0] for workflow in active}
+        missing = [job_id for job_id in job_ids if job_id not in known]
+        for job_id in missing:
+            self.enqueue(job_id)
+        return missing
 
     def cancel(self, job_id: str) -> None:
         """Drop the job from the queue where it has not started; a running segment reads `want`."""

@@ -350,6 +350,13 @@ class Jobs:
             values = {"metrics": job.metrics | metrics | {"best": best}, "progress": progress}
             rows.end(connection, ident, "succeeded", reason, **values)
 
+    def live(self) -> list[str]:
+        """Jobs that some worker should have, or take."""
+        c = _jobs.c
+        query = select(c.id).where(c.status.in_(("queued", *HELD)), c.deleted_at.is_(None)).order_by(c.id)
+        with read(self._engine) as connection:
+            return list(connection.execute(query).scalars())
+
     def down(self, reason: str) -> list[DownJob]:
         """Jobs paused for `reason`, and how often they were resumed by themselves since their last step."""
         c, told = _jobs.c, tables.events.c
@@ -358,14 +365,14 @@ class Jobs:
                 c.status == "paused", c.status_reason == reason, c.deleted_at.is_(None)
             )
             down: list[DownJob] = []
-            for ident, account in connection.execute(query).tuples():
+            for ident, account in connection.execute(query):
                 kinds = ("job.step", "job.paused", "job.resumed")
                 history = connection.execute(
                     select(told.type, told.data, told.created_at)
                     .where(told.job_id == ident, told.type.in_(kinds))
                     .order_by(told.seq.desc())
                     .limit(50)
-                ).tuples()
+                )
                 down.append(_down(ident, account, list(history)))
         return down
 

@@ -252,9 +252,7 @@ class Crew:
         c = tables.attempts.c
         counts: defaultdict[str, int] = defaultdict(int)
         with read(self.house.engine) as connection:
-            for outcome, n in connection.execute(
-                sa.select(c.outcome, sa.func.count()).group_by(c.outcome)
-            ).tuples():
+            for outcome, n in connection.execute(sa.select(c.outcome, sa.func.count()).group_by(c.outcome)):
                 counts[outcome] += n
         return counts
 
