@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fault_crew import Crew, crew, race, views
 from fault_source import Source, running_source
 
@@ -15,7 +16,7 @@ def without_faults(url: str, folder: Path, jobs: list[dict[str, Any]]) -> list[b
     """The programs of these jobs when nothing dies."""
     with running_source() as source, crew(url, folder, source, 1) as calm:
         made = [calm.job(**job) for job in jobs]
-        calm.wait(made)
+        calm.wait(made, 20 * len(made) + 60)
         calm.check(made)
         return calm.programs(made)
 
@@ -37,23 +38,36 @@ def kill_at_random(team: Crew, jobs: list[str], kills: int, chance: random.Rando
     return done
 
 
-def test_killed_at_random(database_url: str, tmp_path: Path, source: Source, record_property: Any) -> None:
+@pytest.mark.parametrize(
+    ("kills", "workers", "jobs", "capped"),
+    [(8, 2, 4, 2), pytest.param(200, 4, 15, 5, marks=pytest.mark.chaos)],
+)
+def test_killed_at_random(
+    database_url: str, tmp_path: Path, source: Source, kills: int, workers: int, jobs: int, capped: int
+) -> None:
+    """No cap passed, nothing bought twice, nothing lost, no job stuck, the same programs."""
     seed = random.SystemRandom().randrange(2**31)
     print(f"seed {seed}")
     chance = random.Random(seed)
     source.delay = lambda n: 0.05
-    free = [{"seed": n, **(race() if n % 2 else views())} for n in range(4)]
-    with crew(database_url, tmp_path / "faults", source, 2) as team:
-        jobs = [team.job(**job) for job in free]
-        capped = [team.job(100, cap=100, **race()), team.job(101, queries=90, **views())]
-        kills = kill_at_random(team, jobs + capped, 8, chance, 60)
-        team.wait(jobs + capped, 60)
-        record_property("kills", kills)
-        print(f"{kills} kills, {source.bill} billed, {team.unknown()} unknown")
-        team.check(jobs + capped)
-        assert all(record.status == "succeeded" for record in map(team.get, jobs + capped)), team.story(
-            jobs + capped
+    free = [{"seed": n, **(race() if n % 2 else views())} for n in range(jobs)]
+    with crew(database_url, tmp_path / "faults", source, workers) as team:
+        wide = [team.job(**job) for job in free]
+        narrow = [team.job(100, cap=100, **race()), team.job(101, queries=90, **views())]
+        narrow += [team.job(100 + n, cap=95, **race()) for n in range(2, capped)]
+        done = kill_at_random(team, wide + narrow, kills, chance, 10 * kills + 60)
+        while done < kills:  # the jobs were quicker: more of them
+            free.append({"seed": 1000 + len(free), **race()})
+            wide.append(team.job(**free[-1]))
+            done += kill_at_random(team, wide, kills - done, chance, 10 * kills + 60)
+        team.wait(wide + narrow, 120)
+        team.check(wide + narrow)
+        everyone = [team.get(job) for job in wide + narrow]
+        assert all(record.status == "succeeded" for record in everyone), team.story(wide + narrow)
+        learned = team.programs(wide)
+        print(
+            f"{done} kills, {workers} workers, {len(everyone)} jobs ({capped} at their cap), "
+            f"{source.bill} billed, {team.unknown()} unknown, {source.requests} requests"
         )
-        learned = team.programs(jobs)
     calm = f"sqlite:///{tmp_path / 'calm.sqlite'}"
     assert learned == without_faults(calm, tmp_path / "calm", free)  # I5

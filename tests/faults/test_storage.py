@@ -212,7 +212,7 @@ def _whole(copy: Path, billed: int) -> None:
 
 
 def test_a_restored_backup_goes_on(sqlite_url: str, tmp_path: Path, source: Source) -> None:
-    """A copy taken in the middle of a job takes the place of the lost database: the job finishes, and what was
+    """A copy taken in the middle of a job takes the place of the lost one: the job finishes, and what was
     bought after the copy is bought again, on the copy's books."""
     source.delay = lambda n: 0.05
     original = Path(sa.make_url(sqlite_url).database or "")
