@@ -179,6 +179,12 @@ class Rejected(ProviderError):
     code = "image_rejected"
 
 
+class Doubtful(Rejected):
+    """Called a bad image by a service known to say so of good ones now and then: worth two more tries."""
+
+    retryable = True
+
+
 class ReplyInvalid(ProviderError):
     """A success that we cannot read (HTML page, NaN, missing values)."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from app.errors import ProviderError, QuotaExhausted, Throttled
+from app.errors import Doubtful, ProviderError, QuotaExhausted, Throttled
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class RetryPolicy:
 SERVING = RetryPolicy(tries=4, patience=10.0, quota_seconds=10.0, longest=1.0, grace=5.0)
 
 
+_DOUBTFUL_TRIES = 3
+
+
 class _Patience:
     """How often one request failed and how long it was throttled; tenacity's `wait` and `stop`."""
 
@@ -71,7 +74,8 @@ class _Patience:
         return jitter if asked is None else min(asked, policy.quota_seconds) + jitter
 
     def stop(self, state: RetryCallState) -> bool:
-        return self._failures >= self._policy.tries or self._throttled > self._policy.patience
+        tries = _DOUBTFUL_TRIES if isinstance(_error(state), Doubtful) else self._policy.tries
+        return self._failures >= tries or self._throttled > self._policy.patience
 
 
 def retrying(

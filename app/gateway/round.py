@@ -152,10 +152,24 @@ class Round:
             elif item.key in found:
                 self._rows[item.index] = found[item.key]
                 self._cached += 1
+            elif (unfit := self._unfit(item)) is not None:
+                self._rejected[item.index] = unfit
             elif not self._cache_only:
                 missing.append(item)
         self._progress()
         return missing
+
+    def _unfit(self, item: Item) -> Rejected | None:
+        """Why the provider would refuse the image: known before a byte is sent."""
+        info, side = self._g.account.provider.info, min(self._images.shape[1:3])
+        if len(item.png) > info.max_image_bytes:
+            return Rejected(
+                f"An image of {len(item.png)} bytes is over the provider's {info.max_image_bytes}.",
+                hint="Ask for a smaller input_size, or a compressing encoder.",
+            )
+        if side < info.min_side:
+            return Rejected(f"An image side of {side} is below the provider's {info.min_side} pixels.")
+        return None
 
     def _lookup(self, indices: Sequence[int]) -> tuple[dict[bytes, Row], list[Item]]:
         g, items = self._g, list[Item]()
@@ -280,7 +294,7 @@ class Round:
             g.answered += len(settled.rows)
             g.failures = 0
         for item, outcome in zip(chunk.items, settled.outcomes, strict=True):
-            if isinstance(outcome, Rejected):
+            if isinstance(outcome, Rejected) and not outcome.retryable:
                 self._rejected[item.index] = outcome
             elif isinstance(outcome, ProviderError):
                 left.append((item, outcome))

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.contracts import Limits, Outcome, Price, ProviderInfo, Reply, WireReply, WireRequest
 from app.errors import (
     ConfigError,
+    Doubtful,
     KeyRefused,
     ProviderError,
     QuotaExhausted,
-    Rejected,
     ReplyInvalid,
     Throttled,
     Unavailable,
@@ -27,7 +27,7 @@ _LIKELIHOODS = {"VERY_UNLIKELY": 1.0, "UNLIKELY": 2.0, "POSSIBLE": 3.0, "LIKELY"
 _CATEGORIES = ("adult", "spoof", "medical", "violence", "racy")
 #: gRPC codes and their names, which the HTTP plane uses.
 _CODES: dict[str, type[ProviderError]] = {
-    "3": Rejected, "INVALID_ARGUMENT": ConfigError, "7": KeyRefused, "PERMISSION_DENIED": KeyRefused,
+    "3": Doubtful, "INVALID_ARGUMENT": ConfigError, "7": KeyRefused, "PERMISSION_DENIED": KeyRefused,
     "8": Throttled, "RESOURCE_EXHAUSTED": Throttled, "13": Unavailable, "INTERNAL": Unavailable,
     "14": Unavailable, "UNAVAILABLE": Unavailable, "16": KeyRefused, "UNAUTHENTICATED": KeyRefused,
     "4": Unavailable, "DEADLINE_EXCEEDED": Unavailable,

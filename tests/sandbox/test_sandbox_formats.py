@@ -141,4 +141,4 @@ def test_refusals_are_understood(base_url: str, name: str) -> None:
         except errors.ProviderError as error:
             outcome = error
         expected = errors.ConfigError if name == "open_inference" else errors.Rejected
-        assert type(outcome) is expected, outcome
+        assert isinstance(outcome, expected), outcome
