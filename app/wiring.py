@@ -196,11 +196,12 @@ class House:
             return asyncio.run(run_segment(job_id, bench))
 
         self.runner.launch(work, self._segment_failed)
+        Reviver(self.jobs, self.runner, self.healthy, beside=self._upkeep).start(self.runner.stopping)
 
-        def forget() -> int:
-            return self.ledger.recover_silent(SILENT_SECONDS)
-
-        Reviver(self.jobs, self.runner, self.healthy, beside=forget).start(self.runner.stopping)
+    def _upkeep(self) -> None:
+        """What the dead left behind: requests of an endpoint, jobs that nobody was told of."""
+        self.ledger.recover_silent(SILENT_SECONDS)
+        self.runner.ensure(self.jobs.live())
 
     def _segment_failed(self, job_id: str, error: Exception) -> None:
         """A fault of ours: the job fails with a stable code; the log has the rest. While the database is
