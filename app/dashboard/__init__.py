@@ -5,7 +5,18 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
-from app.dashboard import compare, connections, datasets, endpoints, job, job_parts, jobs, new_job, overview, session
+from app.dashboard import (
+    compare,
+    connections,
+    datasets,
+    endpoints,
+    job,
+    job_parts,
+    jobs,
+    new_job,
+    overview,
+    session,
+)
 from app.dashboard.web import HERE
 
 _PARTS = (overview, session, new_job, jobs, job, job_parts, compare, datasets, endpoints, connections)

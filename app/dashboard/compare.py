@@ -25,7 +25,9 @@ def _records(wired: Services, chosen: list[str] | None) -> list[JobRecord]:
     picked = list(dict.fromkeys(chosen or []))
     if not 2 <= len(picked) <= MOST:
         raise BadRequest(
-            f"{len(picked)} jobs were chosen.", param="job", hint=f"Tick 2 to {MOST} jobs in the list, then compare."
+            f"{len(picked)} jobs were chosen.",
+            param="job",
+            hint=f"Tick 2 to {MOST} jobs in the list, then compare.",
         )
     return [wired.jobs.get(ident) for ident in picked]
 

@@ -102,7 +102,11 @@ def _body(form: FormData) -> dict[str, Any]:
     """The REST body; members that were left empty are left out."""
     kind = providers().get(web.text(form, "provider"))
     fields: dict[str, Any] = {} if kind is None else kind["fields"]
-    model = {name: _typed(web.text(form, f"model.{name}"), fields[name], name) for name in fields if web.text(form, f"model.{name}")}
+    model = {
+        name: _typed(web.text(form, f"model.{name}"), fields[name], name)
+        for name in fields
+        if web.text(form, f"model.{name}")
+    }
     limits = {name: web.text(form, name) for name in ("requests_per_second", "concurrency", "max_batch")}
     body: dict[str, Any] = {
         "name": web.text(form, "name"),
@@ -148,7 +152,14 @@ def _one(
     jobs = wired.jobs.list(None, 10, (), connection_id)
     status = 200 if problem is None else problem.status
     return web.render(
-        request, "connection.html", status, connection=found, labels=labels, jobs=jobs, test=test, problem=problem
+        request,
+        "connection.html",
+        status,
+        connection=found,
+        labels=labels,
+        jobs=jobs,
+        test=test,
+        problem=problem,
     )
 
 
@@ -171,7 +182,9 @@ async def set_secret(
     connection_id: str, request: Request, wired: Wired, secret: Annotated[str, Form()] = ""
 ) -> Response:
     """Another key for the same account."""
-    await rest.change_connection(connection_id, web.body(ConnectionPatch, {"secret": secret.strip()}), request, wired)
+    await rest.change_connection(
+        connection_id, web.body(ConnectionPatch, {"secret": secret.strip()}), request, wired
+    )
     return web.see(f"/connections/{connection_id}")
 
 

@@ -21,11 +21,15 @@ Filter = Annotated[str, Query(max_length=200)]
 @router.get("/datasets", dependencies=[web.visitor("read")])
 def datasets_page(request: Request, wired: Wired, after: str | None = None) -> Response:
     """Newest first, and the upload."""
-    return web.render(request, "datasets.html", page=rest.list_datasets(wired, _PAGE, after or None), problem=None)
+    return web.render(
+        request, "datasets.html", page=rest.list_datasets(wired, _PAGE, after or None), problem=None
+    )
 
 
 @router.post("/datasets", dependencies=[web.visitor("write")])
-async def upload(request: Request, wired: Wired, next: Annotated[str, Query(max_length=300)] = "") -> Response:
+async def upload(
+    request: Request, wired: Wired, next: Annotated[str, Query(max_length=300)] = ""
+) -> Response:
     """The upload; a refusal comes back on the page it was sent from. With `next=new` the new-job form goes on."""
     try:
         made = await rest.upload_dataset(request, Response(), wired)
@@ -44,13 +48,24 @@ async def upload(request: Request, wired: Wired, next: Annotated[str, Query(max_
 
 @router.get("/datasets/{dataset_id}", dependencies=[web.visitor("read")])
 def dataset_page(
-    dataset_id: str, request: Request, wired: Wired, split: Filter = "", label: Filter = "", after: int | None = None
+    dataset_id: str,
+    request: Request,
+    wired: Wired,
+    split: Filter = "",
+    label: Filter = "",
+    after: int | None = None,
 ) -> Response:
     """Report, histogram and images."""
     found = rest.get_dataset(dataset_id, wired)
     items = rest.list_items(dataset_id, wired, _PAGE, after, split or None, label or None)
     picture = drawings.histogram(found["counts"], found["classes"][:60])
-    values: dict[str, Any] = {"data": found, "items": items, "picture": picture, "split": split, "label": label}
+    values: dict[str, Any] = {
+        "data": found,
+        "items": items,
+        "picture": picture,
+        "split": split,
+        "label": label,
+    }
     return web.render(request, "dataset.html", **values)
 
 

@@ -13,8 +13,12 @@ _FLOWS = 40  # more lines than this are a carpet
 
 
 def _svg(width: float, height: float, title: str, inner: str, kind: str) -> Markup:
+    drawn = (
+        f'<svg class="drawing {kind}{" wide" if width > 600 else ""}" viewBox="0 0 {width:g} {height:g}" role="img" '
+        f'aria-label="{escape(title)}">{inner}</svg>'
+    )
     return Markup(
-        f'<svg class="drawing {kind}" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}">{inner}</svg>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">{drawn}</div>'
     )
 
 
@@ -28,9 +32,8 @@ def meter(spent: float, reserved: float, cap: float | None) -> Markup:
         f'<rect class="reserved" x="{a:.2f}" width="{min(b, 100 - a):.2f}" height="6"/>'
     )
     title = f"{a:.0f} % spent, {b:.0f} % reserved" if cap else "no cap"
-    return Markup(
-        f'<svg class="drawing meter" viewBox="0 0 100 6" preserveAspectRatio="none" role="img" aria-label="{title}">{inner}</svg>'
-    )
+    frame = 'class="drawing meter" viewBox="0 0 100 6" preserveAspectRatio="none" role="img"'
+    return Markup(f'<svg {frame} aria-label="{title}">{inner}</svg>')
 
 
 def forest(rows: Sequence[tuple[str, float, Sequence[float], bool]]) -> Markup:
@@ -41,7 +44,9 @@ def forest(rows: Sequence[tuple[str, float, Sequence[float], bool]]) -> Markup:
     for tick in range(0, 101, 25):
         x = left + span * tick / 100
         parts.append(f'<line class="grid" x1="{x:g}" x2="{x:g}" y1="4" y2="{line * len(rows) + 4}"/>')
-        parts.append(f'<text class="tick" x="{x:g}" y="{line * len(rows) + 20}" text-anchor="middle">{tick} %</text>')
+        parts.append(
+            f'<text class="tick" x="{x:g}" y="{line * len(rows) + 20}" text-anchor="middle">{tick} %</text>'
+        )
     for i, (name, share, ends, ours) in enumerate(rows):
         y, kind = line * i + 21, "ours" if ours else "rival"
         low, high = (left + span * end for end in ends)
@@ -51,7 +56,13 @@ def forest(rows: Sequence[tuple[str, float, Sequence[float], bool]]) -> Markup:
             f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/><circle cx="{x:.1f}" cy="{y}" r="6"/>'
             f'<text x="{width}" y="{y + 5}" text-anchor="end">{percent(share)}</text></g>'
         )
-    return _svg(width, line * len(rows) + 26, "Accuracy on the test split with 95 % intervals", "".join(parts), "forest")
+    return _svg(
+        width,
+        line * len(rows) + 26,
+        "Accuracy on the test split with 95 % intervals",
+        "".join(parts),
+        "forest",
+    )
 
 
 def histogram(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> Markup:
@@ -65,7 +76,9 @@ def histogram(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -
         parts.append(f'<text x="{left - 12}" y="{y + 17}" text-anchor="end">{escape(shown)}</text>')
         for split in ("train", "val", "test"):
             wide = (width - left - right) * counts.get(split, {}).get(name, 0) / most
-            parts.append(f'<rect class="{split}" x="{x:.1f}" y="{y + 4}" width="{wide:.1f}" height="{line - 8}"/>')
+            parts.append(
+                f'<rect class="{split}" x="{x:.1f}" y="{y + 4}" width="{wide:.1f}" height="{line - 8}"/>'
+            )
             x += wide
         total = sum(row.get(name, 0) for row in counts.values())
         parts.append(f'<text class="tick" x="{x + 8:.1f}" y="{y + 17}">{total:,}</text>')
@@ -91,9 +104,13 @@ def reliability(points: Sequence[tuple[float, float, int]]) -> Markup:
             f'<circle class="dot" cx="{edge + side * x:.1f}" cy="{side - side * y:.1f}" r="{4 + 7 * (n / most) ** 0.5:.1f}">'
             f"<title>{n} images: score {percent(x)}, right {percent(y)}</title></circle>"
         )
-    parts.append(f'<text class="tick" x="{edge + side / 2}" y="{side + 36}" text-anchor="middle">score of the answer, %</text>')
+    parts.append(
+        f'<text class="tick" x="{edge + side / 2}" y="{side + 36}" text-anchor="middle">score of the answer, %</text>'
+    )
     inner = f'<g transform="translate(0 10)">{"".join(parts)}</g>'
-    return _svg(side + edge + 16, side + 52, "Reliability: share right against the score given", inner, "reliability")
+    return _svg(
+        side + edge + 16, side + 52, "Reliability: share right against the score given", inner, "reliability"
+    )
 
 
 def strongest(rows: Sequence[Mapping[str, Any]], view: int) -> list[tuple[str, str, float]]:
@@ -138,4 +155,6 @@ def flow(flows: Sequence[tuple[str, str, float]], targets: Sequence[str]) -> Mar
     for name, y in y_target.items():
         shown = name if len(name) < 26 else f"{name[:24]}…"
         parts.append(f'<text class="strong" x="{right + 10}" y="{y + 4:.1f}">{escape(shown)}</text>')
-    return _svg(width, line * rows, "Which source labels speak for which target label", "".join(parts), "flow")
+    return _svg(
+        width, line * rows, "Which source labels speak for which target label", "".join(parts), "flow"
+    )

@@ -26,7 +26,12 @@ _PAGE = 25
 _SAMPLES = 10
 _MEASURED = 200  # requests that latency is taken from
 _MOST_FILES = 8
-_PROTOCOLS = {"hf": "/compat/hf/", "azure": "/compat/azure/", "clarifai": "/compat/clarifai/", "oip": "/v2/models/"}
+_PROTOCOLS = {
+    "hf": "/compat/hf/",
+    "azure": "/compat/azure/",
+    "clarifai": "/compat/clarifai/",
+    "oip": "/v2/models/",
+}
 
 router = web.router()
 
@@ -46,7 +51,12 @@ def publish(
     overwrite: Annotated[bool, Form()] = False,
 ) -> Response:
     """Serve a job's program under a name."""
-    given = {"name": name.strip(), "job_id": job_id, "overwrite": overwrite, "checkpoint_id": checkpoint_id or None}
+    given = {
+        "name": name.strip(),
+        "job_id": job_id,
+        "overwrite": overwrite,
+        "checkpoint_id": checkpoint_id or None,
+    }
     made = rest.create_endpoint(web.body(EndpointBody, given), Response(), wired)
     return web.see(f"/endpoints/{made['name']}")
 
@@ -70,7 +80,10 @@ def _page(
         200 if problem is None else problem.status,
         endpoint=found,
         versions=rest.list_versions(name, wired, 20)["data"],
-        per_prediction={"queries": views_asked, "cost": views.money(views_asked * connection.price.micros, connection.price.currency)},
+        per_prediction={
+            "queries": views_asked,
+            "cost": views.money(views_asked * connection.price.micros, connection.price.currency),
+        },
         latency=_latency(wired, found["id"]),
         samples=_samples(wired, found["job_id"]),
         protocols=_protocols(request),
@@ -83,7 +96,11 @@ def _page(
 def _latency(wired: Services, scope: str) -> dict[str, float] | None:
     """Seconds of the last answered requests to the provider."""
     done = latest.attempts(wired.engine, scope, _MEASURED)
-    took = [line.done_at - line.sent_at for line in done if line.done_at is not None and line.outcome == "answered"]
+    took = [
+        line.done_at - line.sent_at
+        for line in done
+        if line.done_at is not None and line.outcome == "answered"
+    ]
     if len(took) < 2:
         return None
     return {"p50": median(took), "p95": quantiles(took, n=20, method="inclusive")[-1], "n": len(took)}
@@ -121,7 +138,11 @@ async def try_it(name: str, request: Request, wired: Wired) -> Response:
         started = time.perf_counter()
         found = await wired.predictor.predict(name, files)
     except ReprogError as error:
-        return web.problem(request, error) if web.partial(request) else await asyncio.to_thread(_page, request, wired, name, None, error)
+        return (
+            web.problem(request, error)
+            if web.partial(request)
+            else await asyncio.to_thread(_page, request, wired, name, None, error)
+        )
     result = {
         "lists": [rest_predict.ranked(found.labels, row, 5) for row in found.scores],
         "queries": found.queries,

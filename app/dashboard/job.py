@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from fastapi import Request
@@ -15,7 +16,6 @@ from app.dashboard.words import BASELINES
 from app.errors import NotFound
 from app.jobs.spec import Money
 from app.storage import latest
-from app.storage.job_rows import HELD
 from app.storage.jobs import JobRecord
 
 _LINES = 8
@@ -83,7 +83,9 @@ def curve(job_id: str, wired: Wired) -> dict[str, Any]:
         "loss": [_first(point.data, "train_loss", "val_loss", "loss") for point in points],
         "accuracy": [_first(point.data, "val_accuracy") for point in points],
         "validation_images": best.get("validation_images"),
-        "baselines": [{"name": BASELINES.get(k, (k,))[0], "accuracy": v["accuracy"]} for k, v in baselines.items()],
+        "baselines": [
+            {"name": BASELINES.get(k, (k,))[0], "accuracy": v["accuracy"]} for k, v in baselines.items()
+        ],
     }
 
 
@@ -101,8 +103,10 @@ def _live(wired: Services, record: JobRecord, found: dict[str, Any]) -> dict[str
         "forecast": _forecast(found, money.spent, money.queries_spent),
         "can": _possible(record),
         "events": [views.event(line) for line in latest.events(wired.engine, record.id, _LINES)],
-        "attempts": [views.attempt(line, currency) for line in latest.attempts(wired.engine, record.id, _LINES)],
-        "held": record.status in HELD,
+        "attempts": [
+            views.attempt(line, currency) for line in latest.attempts(wired.engine, record.id, _LINES)
+        ],
+        "took": (record.finished_at or time.time()) - record.started_at if record.started_at else None,
     }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from typing import Annotated, Any
 
 from fastapi import Query, Request
+from PIL import Image
 from starlette.responses import Response
 
 from app.api import job_results as rest
@@ -14,6 +16,8 @@ from app.dashboard import drawings, readings, web
 from app.errors import NotFound
 
 _STRIP = 8
+_SIDE = 192  # pixels of a picture on a page
+_KEPT = {"Cache-Control": "private, max-age=3600"}
 Number = Annotated[int, Query(ge=0, le=100_000)]
 
 router = web.router()
@@ -25,14 +29,26 @@ def program_png(job_id: str, wired: Wired, checkpoint_id: CheckpointId = None) -
     """The program's views side by side, amplified."""
     answer = rest.get_picture(job_id, wired, checkpoint_id)
     if checkpoint_id is not None:
-        answer.headers["Cache-Control"] = "private, max-age=3600"
+        answer.headers.update(_KEPT)
     return answer
 
 
-@router.get("/jobs/{job_id}/samples/{n}.png", dependencies=_READ)
-def sample_png(job_id: str, n: int, wired: Wired, view: Number = 0, checkpoint_id: CheckpointId = None) -> Response:
+@router.get("/jobs/{job_id}/samples/{n}.webp", dependencies=_READ)
+def sample_image(
+    job_id: str, n: int, wired: Wired, view: Number = 0, checkpoint_id: CheckpointId = None
+) -> Response:
     """An image as the source model is shown it."""
-    return rest.get_sample(job_id, n, wired, min(view, 64), checkpoint_id)
+    shown = rest.get_sample(job_id, n, wired, min(view, 64), checkpoint_id)
+    return Response(_small(bytes(shown.body)), media_type="image/webp", headers=_KEPT)
+
+
+def _small(png: bytes) -> bytes:
+    """A picture to look at, not to ask with."""
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        image.thumbnail((_SIDE, _SIDE))
+        image.save(out, "WEBP", quality=80)
+    return out.getvalue()
 
 
 @router.get("/jobs/{job_id}/artifact.zip", dependencies=_READ)
@@ -48,7 +64,9 @@ def queries_csv(job_id: str, wired: Wired) -> Response:
 
 
 @router.get("/jobs/{job_id}/mapping", dependencies=_READ)
-def mapping(job_id: str, request: Request, wired: Wired, view: Number = 0, checkpoint_id: CheckpointId = None) -> Response:
+def mapping(
+    job_id: str, request: Request, wired: Wired, view: Number = 0, checkpoint_id: CheckpointId = None
+) -> Response:
     """Which source labels speak for which target label: drawing and table."""
     found = rest.get_mapping(job_id, wired, checkpoint_id)
     flows = drawings.strongest(found["rows"], view)

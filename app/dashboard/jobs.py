@@ -30,7 +30,10 @@ router = web.router()
 
 @router.get("/jobs", dependencies=[web.visitor("read")])
 def jobs_page(
-    request: Request, wired: Wired, after: str | None = None, status: Annotated[str, Query(max_length=20)] = ""
+    request: Request,
+    wired: Wired,
+    after: str | None = None,
+    status: Annotated[str, Query(max_length=20)] = "",
 ) -> Response:
     """Newest first, with boxes to compare."""
     only = cast("list[Status] | None", [status] if status in STATES else None)
@@ -71,7 +74,9 @@ def limits(
     if max_queries.strip():
         given["max_queries"] = max_queries.strip()
     if not given:
-        raise BadRequest("Neither a budget nor a number of queries was given.", param="budget", hint="Give one.")
+        raise BadRequest(
+            "Neither a budget nor a number of queries was given.", param="budget", hint="Give one."
+        )
     rest.change_job(job_id, web.body(JobPatch, {"limits": given}), request, wired)
     return web.see(f"/jobs/{job_id}")
 

@@ -26,7 +26,13 @@ _FIELDS = (
     "name", "connection_id", "dataset_id", "seed", "method", "options", "max_queries", "budget",
     "queries_per_prediction", "deadline", "publish",
 )  # fmt: skip
-_DEFAULTS = {"method": "auto", "max_queries": "20000", "queries_per_prediction": "4", "seed": "0"}
+_DEFAULTS = {
+    "method": "auto",
+    "max_queries": "20000",
+    "budget": "5.00",
+    "queries_per_prediction": "4",
+    "seed": "0",
+}
 
 router = web.router()
 
@@ -40,7 +46,9 @@ def _body(given: Mapping[str, str], currency: str) -> dict[str, Any]:
     limits: dict[str, Any] = {}
     for name in ("max_queries", "queries_per_prediction"):
         if name in given:
-            limits[name] = int(given[name]) if given[name].isascii() and given[name].isdecimal() else given[name]
+            limits[name] = (
+                int(given[name]) if given[name].isascii() and given[name].isdecimal() else given[name]
+            )
     if "budget" in given:
         limits["budget"] = {"amount": given["budget"], "currency": currency}
     if "deadline" in given:
@@ -59,7 +67,9 @@ def _options(text: str) -> dict[str, Any]:
     try:
         found = orjson.loads(text) if text else {}
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"The options are not JSON: {error}.", param="options", hint='For example {"size": 128}.') from error
+        raise BadRequest(
+            f"The options are not JSON: {error}.", param="options", hint='For example {"size": 128}.'
+        ) from error
     if not isinstance(found, dict) or "type" in found:
         raise BadRequest("The options are a JSON object without `type`.", param="options")
     return found
@@ -129,7 +139,9 @@ def step_review(request: Request, wired: Wired) -> Response:
     return _review(request, wired, _given(request.query_params))
 
 
-def _review(request: Request, wired: Services, given: dict[str, str], problem: ReprogError | None = None) -> Response:
+def _review(
+    request: Request, wired: Services, given: dict[str, str], problem: ReprogError | None = None
+) -> Response:
     if not {"connection_id", "dataset_id"} <= set(given):
         return web.see("/new")
     connection, data = wired.connections.get(given["connection_id"]), wired.datasets.get(given["dataset_id"])
@@ -138,7 +150,13 @@ def _review(request: Request, wired: Services, given: dict[str, str], problem: R
     except ReprogError as error:
         body, problem = {}, error
     found = _quote(wired, given, connection)
-    values = {"connection": connection, "dataset": data, "body": body, "yaml": yaml(body), "auth": wired.settings.auth}
+    values = {
+        "connection": connection,
+        "dataset": data,
+        "body": body,
+        "yaml": yaml(body),
+        "auth": wired.settings.auth,
+    }
     return _page(request, 4, given, problem=problem, **values, **found)
 
 
@@ -188,5 +206,3 @@ def yaml(body: Mapping[str, Any], depth: int = 0) -> str:
         else:
             lines.append(f"{pad}{name}: {orjson.dumps(value).decode()}")
     return "\n".join(lines)
-
-

@@ -29,10 +29,14 @@ async def sign_in(
 ) -> Response:
     """Seal the key into the cookie when it is valid."""
     if "origin" not in request.headers:
-        return web.problem(request, Forbidden("The form does not say which page it came from.", code="cross_origin"))
+        return web.problem(
+            request, Forbidden("The form does not say which page it came from.", code="cross_origin")
+        )
     found = await asyncio.to_thread(wired.keys.verify, key.strip())
     if found is None or not found.may("read"):
-        error = Unauthorised("The key is unknown, revoked or may not read.", hint="Paste it whole; it starts with rk_.")
+        error = Unauthorised(
+            "The key is unknown, revoked or may not read.", hint="Paste it whole; it starts with rk_."
+        )
         return web.render(request, "login.html", 401, next=_ours(next), problem=error)
     answer = web.see(_ours(next))
     cookie.put(answer, wired.vault, key.strip(), secure=request.url.scheme == "https")

@@ -42,14 +42,21 @@ _templates.globals.update(version=__version__, **words.GLOBALS)
 def render(request: Request, template: str, code: int = 200, /, **values: object) -> HTMLResponse:
     """A page. Templates know the request's path and who is looking."""
     caller: KeyRecord | None = getattr(request.state, "caller", None)
-    known = {"path": request.url.path, "query": request.url.query, "caller": caller, "host": str(request.base_url).rstrip("/")}
+    known = {
+        "path": request.url.path,
+        "query": request.url.query,
+        "caller": caller,
+        "host": str(request.base_url).rstrip("/"),
+    }
     return HTMLResponse(_templates.get_template(template).render(**known, **values), code, _HEADERS)
 
 
 def see(path: str, **query: object) -> RedirectResponse:
     """After a form: go and look at `path`."""
     given = {name: value for name, value in query.items() if value not in (None, "")}
-    return RedirectResponse(f"{path}?{urlencode(given)}" if given else path, 303, {"Cache-Control": "no-store"})
+    return RedirectResponse(
+        f"{path}?{urlencode(given)}" if given else path, 303, {"Cache-Control": "no-store"}
+    )
 
 
 def partial(request: Request) -> bool:
@@ -85,7 +92,9 @@ async def _identify(request: Request, wired: Services) -> KeyRecord:
     key = cookie.key_of(request, wired.vault)
     found = None if key is None else await asyncio.to_thread(wired.keys.verify, key)
     if found is None:
-        raise Unauthorised("Sign in first.", hint="The first key was printed when the service was first started.")
+        raise Unauthorised(
+            "Sign in first.", hint="The first key was printed when the service was first started."
+        )
     return found
 
 

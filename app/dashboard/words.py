@@ -115,9 +115,15 @@ def when(value: str | float | None) -> str | Markup:
     """A time element in UTC; the script shows it in the reader's zone."""
     if value is None:
         return _DASH
-    moment = datetime.fromtimestamp(value, UTC) if isinstance(value, float | int) else datetime.fromisoformat(value)
+    moment = (
+        datetime.fromtimestamp(value, UTC)
+        if isinstance(value, float | int)
+        else datetime.fromisoformat(value)
+    )
     shown = moment.astimezone(UTC)
-    return Markup('<time datetime="{}">{}</time>').format(shown.isoformat(), shown.strftime("%-d %b %Y, %H:%M UTC"))
+    return Markup('<time datetime="{}">{}</time>').format(
+        shown.isoformat(), shown.strftime("%-d %b %Y, %H:%M UTC")
+    )
 
 
 def pretty(value: object) -> str:

@@ -8,7 +8,8 @@
       const moment = new Date(time.dateTime);
       if (isNaN(moment) || time.dataset.done) continue;
       time.title = time.textContent;
-      time.textContent = moment.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+      const today = moment.toDateString() === new Date().toDateString();
+      time.textContent = today ? moment.toLocaleTimeString() : moment.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
       time.dataset.done = "1";
     }
   }

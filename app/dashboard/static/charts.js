@@ -14,16 +14,26 @@
 
   function draw(place, series, x, columns, unit, bands = []) {
     place.replaceChildren();
-    if (columns[0].length < 2) { place.textContent = "The curve starts with the second point."; return null; }
+    if (columns[0].length < 2) { place.textContent = "The curve starts with the second point."; return; }
     const axis = { stroke: css("--soft"), grid: { stroke: css("--line"), width: 1 }, ticks: { show: false }, font: "12px Inter, sans-serif" };
     const percent = unit === "%";
-    return new uPlot({
+    new uPlot({
       width: place.clientWidth, height: place.dataset.small ? 180 : 260,
       scales: { x: { time: false }, y: percent ? { range: (u, lo, hi) => [Math.max(0, lo - 4), Math.min(100, hi + 4)] } : {} },
       axes: [{ ...axis, label: AXES[x], labelSize: 22, labelFont: "12px Inter, sans-serif" },
              { ...axis, size: 52, values: (u, ticks) => ticks.map((t) => (percent ? `${t} %` : String(t))) }],
-      series: [{ label: AXES[x] }, ...series], bands, cursor: { y: false },
+      series: [{ label: AXES[x] }, ...series], bands, cursor: { y: false }, legend: { show: false },
     }, columns, place);
+    const legend = document.createElement("ul");
+    legend.className = "legend";
+    for (const one of series.filter((s) => s.label)) {
+      const item = document.createElement("li"), line = document.createElement("i");
+      line.style.borderTopColor = one.stroke;
+      line.style.borderTopStyle = (one.dash || []).length ? "dashed" : "solid";
+      item.append(line, one.label);
+      legend.append(item);
+    }
+    place.append(legend);
   }
 
   const per = (values) => values.map((v) => (v === null ? null : 100 * v));
@@ -38,7 +48,7 @@
     const rivals = data.baselines.map((b, i) => ({
       label: `${b.name} (test)`, stroke: css(COLOURS[i + 1]), width: 1.5, dash: DASHES[i + 1], points: { show: false } }));
     const place = root.querySelector("[data-chart=accuracy]"), loss = root.querySelector("[data-chart=loss]");
-    draw(place, [{ ...faint, label: "95 % from" }, { ...faint, label: "95 % to" },
+    draw(place, [faint, faint,
       { label: "Validation accuracy", stroke: css("--a"), width: 2.5, spanGaps: true }, ...rivals], x,
       [data[x], per(band.map((b) => b[0])), per(band.map((b) => b[1])), per(acc),
         ...data.baselines.map((b) => data[x].map(() => 100 * b.accuracy))], "%",
@@ -51,10 +61,10 @@
   async function several(root) {
     const jobs = JSON.parse(root.dataset.compare), x = root.dataset.x;
     const found = await Promise.all(jobs.map(async (job) => (await fetch(`/jobs/${job.id}/curve`)).json()));
-    const tables = found.map((data) => [data[x], per(data.accuracy)]).filter((table) => table[0].length);
-    if (!tables.length) return;
-    const series = jobs.map((job, i) => ({ label: job.name, stroke: css(COLOURS[i]), dash: DASHES[i], width: 2, spanGaps: true }));
-    draw(root.querySelector("[data-chart=accuracy]"), series, x, uPlot.join(tables), "%");
+    const drawn = jobs.map((job, i) => ({ table: [found[i][x], per(found[i].accuracy)], series: {
+      label: job.name, stroke: css(COLOURS[i]), dash: DASHES[i], width: 2, spanGaps: true } })).filter((one) => one.table[0].length);
+    if (drawn.length)
+      draw(root.querySelector("[data-chart=accuracy]"), drawn.map((one) => one.series), x, uPlot.join(drawn.map((one) => one.table)), "%");
   }
 
   document.addEventListener("DOMContentLoaded", () => {

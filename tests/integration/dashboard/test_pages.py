@@ -1,0 +1,163 @@
+"""Every page over real stores, without a browser: it answers, it is safe, it needs nobody else."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from dashboard_place import Place
+from sqlalchemy import insert
+
+from app.dashboard.web import POLICY
+from app.storage import tables
+from app.storage.database import write
+
+SECONDS = 0.2  # to the first byte, with a full database
+WEIGHT = 300_000  # bytes of a page with its files
+
+
+def pages(full: SimpleNamespace) -> Iterator[str]:
+    c, d, j = full.connection, full.dataset, full.job
+    yield from ("/", "/jobs", "/jobs?status=queued", "/datasets", "/endpoints", "/connections", "/new")
+    yield from (f"/connections?provider={kind}" for kind in ("clarifai", "custom_vision", "http_json"))
+    yield from (
+        f"/connections/{c}",
+        f"/datasets/{d}",
+        f"/datasets/{d}?split=test&label=3",
+        "/endpoints/digits",
+    )
+    yield from (
+        f"/jobs/{j}",
+        f"/jobs/{full.fresh}",
+        f"/jobs/{j}/live",
+        f"/jobs/{j}/mapping",
+        f"/jobs/{j}/strip",
+    )
+    yield from (f"/jobs/{j}/reliability", f"/compare?job={j}&job={full.other}&job={full.fresh}")
+    yield from (f"/new/data?connection_id={c}", f"/new/data?connection_id={c}&dataset_id={d}")
+    yield from (f"/new/method?connection_id={c}&dataset_id={d}", f"/compare/images?job={j}&job={full.other}")
+    yield f"/new/review?connection_id={c}&dataset_id={d}&name=it%27s&method=auto&max_queries=4000&budget=6.00"
+
+
+async def test_every_page_answers_under_the_policy_and_names_no_other_host(full: SimpleNamespace) -> None:
+    async with full.place.client() as client:
+        for path in pages(full):
+            answer = await client.get(path)
+            assert answer.status_code == 200, (path, answer.text[:2000])
+            assert answer.headers["content-security-policy"] == POLICY
+            text = answer.text
+            loaded = re.findall(
+                r"""<(?:script|link|img|iframe|source|form)\b[^>]*?\b(?:src|href|action)=["']([^"']+)""", text
+            )
+            assert all(url.startswith(("/", "#")) and not url.startswith("//") for url in loaded), (
+                path,
+                loaded,
+            )
+            assert " style=" not in text, path  # the policy would drop it
+            assert "<script>" not in text, path
+            assert not re.search(r"""\son\w+=["']""", text), path
+            assert "<b>bold</b>" not in text, path
+            assert "not-to-be-seen-0123" not in text, path
+
+
+async def test_every_link_and_file_of_every_page_is_there(full: SimpleNamespace) -> None:
+    seen: set[str] = set()
+    async with full.place.client() as client:
+        for path in pages(full):
+            text = (await client.get(path)).text
+            found = re.findall(r"""<(?:a|link|script|img)\b[^>]*?\b(?:href|src)=["'](/[^"'#]*)""", text)
+            seen |= {url.replace("&amp;", "&") for url in found}
+        gone = {
+            url: code
+            for url in sorted(seen)
+            if (code := (await client.get(url)).status_code) not in (200, 303)
+        }
+    # Nothing was ever asked here, so there are no cells to open.
+    assert {url for url, code in gone.items() if "/cell?" not in url or code != 404} == set()
+
+
+async def test_weight(full: SimpleNamespace) -> None:
+    async with full.place.client() as client:
+        for path in pages(full):
+            text = (await client.get(path)).text
+            parts = re.findall(r"""<(?:link|script|img)\b[^>]*?\b(?:href|src)=["'](/[^"'#]*)""", text)
+            sizes = [len((await client.get(url.replace("&amp;", "&"))).content) for url in set(parts)]
+            assert len(text.encode()) + sum(sizes) < WEIGHT, path
+
+
+async def test_first_byte_with_a_thousand_jobs_and_a_hundred_thousand_points(full: SimpleNamespace) -> None:
+    place: Place = full.place
+    template = place.house.jobs.get(full.job)
+    row: dict[str, Any] = {
+        "name": "many", "status": "succeeded", "want": "run", "status_reason": None, "spec": template.spec, "metadata": {},
+        "connection_id": full.connection, "dataset_id": full.dataset, "fence": 1, "revision": 1, "progress": template.progress,
+        "metrics": template.metrics, "error": None, "created_at": 1.0, "started_at": 1.0, "finished_at": 2.0,
+    }  # fmt: skip
+    point = {
+        "queries": 1,
+        "spent_micros": 1200,
+        "at": 2.0,
+        "data": {"train_loss": 1.0, "phase": "step", "val_accuracy": 0.5},
+    }
+    with write(place.house.engine) as connection:
+        connection.execute(insert(tables.jobs), [row | {"id": f"job_zz{n:04d}"} for n in range(1000)])
+        connection.execute(
+            insert(tables.points), [point | {"job_id": "job_zz0500", "step": n} for n in range(100_000)]
+        )
+    async with place.client() as client:
+        for path in ("/", "/jobs", "/jobs/job_zz0500", "/datasets", "/endpoints", "/connections"):
+            await client.get(path)  # templates are compiled once
+            took = min([await _seconds(client, path) for _ in range(3)])
+            assert took < SECONDS, (path, took)
+
+
+async def _seconds(client: Any, path: str) -> float:
+    started = time.perf_counter()
+    answer = await client.get(path)
+    assert answer.status_code == 200, path
+    return time.perf_counter() - started
+
+
+async def test_empty_pages_say_what_to_do(place: Place) -> None:
+    async with place.client() as client:
+        for path, words in (
+            ("/", "Connect an account"), ("/jobs", "No jobs yet"), ("/datasets", "No images yet"),
+            ("/endpoints", "No endpoints yet"), ("/new", "No connection yet"),
+        ):  # fmt: skip
+            assert words in (await client.get(path)).text
+
+
+@pytest.mark.parametrize("path", ["/jobs/job_none", "/datasets/ds_none", "/endpoints/none", "/compare?job=a"])
+async def test_errors_are_pages(place: Place, path: str) -> None:
+    async with place.client() as client:
+        answer = await client.get(path)
+    assert answer.status_code in (404, 422)
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "<main" in answer.text
+    assert 'role="alert"' in answer.text
+
+
+async def test_a_script_gets_the_part_alone(full: SimpleNamespace) -> None:
+    async with full.place.client(**{"hx-request": "true"}) as client:
+        answer = await client.get(f"/jobs/{full.job}/mapping")
+        missing = await client.get("/jobs/job_none/mapping")
+    assert "<html" not in answer.text + missing.text
+    assert "not safe" in answer.text
+
+
+async def test_curve_document(full: SimpleNamespace) -> None:
+    async with full.place.client() as client:
+        found = (await client.get(f"/jobs/{full.job}/curve")).json()
+    assert found["queries"] == [100, 200, 300]
+    assert found["cost"] == pytest.approx([0.12, 0.24, 0.36])
+    assert found["accuracy"] == pytest.approx([0.51, 0.52, 0.53])
+    assert found["validation_images"] == 24
+    assert {line["name"] for line in found["baselines"]} == {
+        "Commonest class",
+        "Linear head",
+        "Your pixels alone",
+    }
