@@ -22,6 +22,7 @@ from app.api import (
     operations,
     predict,
     problems,
+    providers,
 )
 from app.api.compat import ROUTERS
 from app.api.deps import Services
@@ -29,7 +30,8 @@ from app.api.edge import Edge, Traffic
 from app.api.idempotency import IdempotencyKeys
 
 _PARTS = (
-    connections, datasets, jobs, job_events, job_results, artifacts, endpoints, predict, keys, operations,
+    providers, connections, datasets, jobs, job_events, job_results, artifacts, endpoints, predict, keys,
+    operations,
 )  # fmt: skip
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]

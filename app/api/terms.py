@@ -10,7 +10,7 @@ from app.providers import PROVIDERS
 
 
 def refuse_public(provider: str, base_url: str) -> None:
-    """Raises BadRequest `terms_not_acknowledged` for a public host. Resolves the name: not on the event loop."""
+    """Raises BadRequest `terms_not_acknowledged` for a public host. Resolves the name, which blocks."""
     if not guard.is_public(base_url):
         return
     link = PROVIDERS[provider].defaults.terms or f"the terms of {urlsplit(base_url).hostname}"

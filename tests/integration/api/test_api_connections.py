@@ -139,3 +139,13 @@ async def test_terms_are_asked_about_once_for_public_hosts(house: House) -> None
     answer = await house.client.patch(f"/v1/connections/{made['id']}", json=moved)
     is_problem(answer, 422, "terms_not_acknowledged", "terms_acknowledged")
     await house.ok("PATCH", f"/v1/connections/{made['id']}", json=moved | {"terms_acknowledged": True})
+
+
+async def test_providers_are_listed_with_their_settings(house: House) -> None:
+    listed = {row["name"]: row for row in (await house.ok("GET", "/v1/providers"))["data"]}
+    assert len(listed) >= 10
+    clarifai = listed["clarifai"]
+    assert clarifai["defaults"]["terms"] == "https://www.clarifai.com/terms"
+    assert float(clarifai["defaults"]["price"]["per_1000"]) == 1.2
+    assert "model_id" in clarifai["model_schema"]["required"]
+    assert "url" in listed["http_json"]["model_schema"]["$defs"]["Request"]["properties"]

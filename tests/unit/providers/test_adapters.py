@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +133,8 @@ def test_scores_that_are_none(value: object) -> None:
 
 def test_scores_of_other_kinds_keep_their_range() -> None:
     assert [wire.score(v, "logit") for v in (-3, "12.5")] == [-3.0, 12.5]
+
+
+def test_every_provider_is_documented() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "providers.md").read_text()
+    assert [name for name in PROVIDERS if f"| `{name}` |" not in page] == []
