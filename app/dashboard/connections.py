@@ -116,6 +116,8 @@ def _body(form: FormData) -> dict[str, Any]:
         "options": _document(web.text(form, "options"), "options"),
         "limits": {name: value for name, value in limits.items() if value},
     }
+    if web.text(form, "terms_acknowledged"):
+        body["terms_acknowledged"] = True
     if price := web.text(form, "price"):
         body["price"] = {"per_1000": price, "currency": web.text(form, "currency") or "USD"}
     if budget := web.text(form, "budget"):
