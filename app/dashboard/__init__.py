@@ -1,4 +1,4 @@
-"""Pages for people, over the same functions that answer the REST surface: nothing here can do more than /v1."""
+"""Pages for people, over the functions that answer the REST surface: nothing here can do more."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ router = web.router()
 
 
 def providers() -> dict[str, dict[str, Any]]:
-    """What the form needs of each provider: name, usual address, fields of its model, usual price and limits."""
+    """What the form needs of each provider: name, usual address, model fields, usual price and limits."""
     found: dict[str, dict[str, Any]] = {}
     for name, kind in PROVIDERS.items():
         title, url = _KNOWN.get(name, (name.replace("_", " ").title(), ""))

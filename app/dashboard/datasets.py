@@ -30,7 +30,7 @@ def datasets_page(request: Request, wired: Wired, after: str | None = None) -> R
 async def upload(
     request: Request, wired: Wired, next: Annotated[str, Query(max_length=300)] = ""
 ) -> Response:
-    """The upload; a refusal comes back on the page it was sent from. With `next=new` the new-job form goes on."""
+    """A refusal comes back on a page of data sets. `next` is the connection of a new job to go on with."""
     try:
         made = await rest.upload_dataset(request, Response(), wired)
     except ReprogError as error:

@@ -13,10 +13,9 @@ _FLOWS = 40  # more lines than this are a carpet
 
 
 def _svg(width: float, height: float, title: str, inner: str, kind: str) -> Markup:
-    drawn = (
-        f'<svg class="drawing {kind}{" wide" if width > 600 else ""}" viewBox="0 0 {width:g} {height:g}" role="img" '
-        f'aria-label="{escape(title)}">{inner}</svg>'
-    )
+    kind += " wide" if width > 600 else ""
+    box = f'viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}"'
+    drawn = f'<svg class="drawing {kind}" {box}>{inner}</svg>'
     return Markup(
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">{drawn}</div>'
     )
@@ -100,12 +99,14 @@ def reliability(points: Sequence[tuple[float, float, int]]) -> Markup:
     track = " ".join(f"{edge + side * x:.1f},{side - side * y:.1f}" for x, y, _ in points)
     parts.append(f'<polyline class="curve" points="{track}"/>')
     for x, y, n in points:
+        cx, cy, r = edge + side * x, side - side * y, 4 + 7 * (n / most) ** 0.5
         parts.append(
-            f'<circle class="dot" cx="{edge + side * x:.1f}" cy="{side - side * y:.1f}" r="{4 + 7 * (n / most) ** 0.5:.1f}">'
+            f'<circle class="dot" cx="{cx:.1f}" cy="{cy:.1f}" r="{r:.1f}">'
             f"<title>{n} images: score {percent(x)}, right {percent(y)}</title></circle>"
         )
     parts.append(
-        f'<text class="tick" x="{edge + side / 2}" y="{side + 36}" text-anchor="middle">score of the answer, %</text>'
+        f'<text class="tick" x="{edge + side / 2}" y="{side + 36}" text-anchor="middle">'
+        "score of the answer, %</text>"
     )
     inner = f'<g transform="translate(0 10)">{"".join(parts)}</g>'
     return _svg(

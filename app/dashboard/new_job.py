@@ -1,4 +1,4 @@
-"""A new job in four steps: account, images, method and limits, review. The address holds all that was chosen."""
+"""A new job in four steps: account, images, method and limits, review. The address holds all choices."""
 
 from __future__ import annotations
 
@@ -78,10 +78,12 @@ def _options(text: str) -> dict[str, Any]:
 def _page(request: Request, step: int, given: Mapping[str, str], **values: Any) -> Response:  # noqa: ANN401
     problem: ReprogError | None = values.get("problem")
     carried = {name: value for name, value in given.items() if name in _FIELDS}
-    return web.render(
-        request, f"new_{step}.html", 200 if problem is None else problem.status,
-        step=step, given=carried, link=lambda path: f"{path}?{urlencode(carried)}", **values,
-    )  # fmt: skip
+
+    def link(path: str) -> str:
+        return f"{path}?{urlencode(carried)}"
+
+    code = 200 if problem is None else problem.status
+    return web.render(request, f"new_{step}.html", code, given=carried, link=link, **values)
 
 
 @router.get("/new", dependencies=[web.visitor("read")])

@@ -1,4 +1,4 @@
-"""What a program says of the test images, read from answers that are paid already: asks nothing, costs nothing."""
+"""What a program says of the test images, read from answers that are paid already: it costs nothing."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Depends, Request, params
@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 _HEADERS = {
     "Content-Security-Policy": POLICY,
-    "Referrer-Policy": "same-origin",  # not `no-referrer`: browsers would then hide the Origin of our own forms
+    "Referrer-Policy": "same-origin",  # with `no-referrer` browsers would hide the Origin of our own forms
     "Cache-Control": "no-store",
     "Vary": "HX-Request",
 }
@@ -36,7 +36,7 @@ _templates = Environment(
     loader=FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
 _templates.filters.update(words.FILTERS)
-_templates.globals.update(version=__version__, **words.GLOBALS)
+cast("dict[str, Any]", _templates.globals).update(version=__version__, **words.GLOBALS)
 
 
 def render(request: Request, template: str, code: int = 200, /, **values: object) -> HTMLResponse:
@@ -137,7 +137,7 @@ def router() -> APIRouter:
 _Body = Any
 
 
-def body(kind: type[BaseModel], values: dict[str, Any]) -> _Body:  # noqa: ANN401
+def body(kind: type[BaseModel], values: dict[str, Any]) -> _Body:
     """The body of a REST call from a form's values. Raises the same error as the REST call would."""
     try:
         return kind.model_validate(values)

@@ -34,7 +34,9 @@ REASONS = {
     "cancelled_by_user": "You cancelled it. Programs stored so far stay.",
     "imported": "The program was learned elsewhere and imported.",
     "provider_key_refused": "The provider refuses the key. Set a new secret on the connection, then resume.",
-    "provider_quota_exhausted": "The account's quota at the provider is used up. Raise it there, then resume.",
+    "provider_quota_exhausted": "The account's quota at the provider is used up. Raise it, then resume.",
+    "provider_down": "The provider does not answer. The job goes on when it is back; resume tries at once.",
+    "source_model_changed": "The provider changed the model. What was learned may not hold: clone the job.",
     "provider_unavailable": "The provider does not answer. Resume when it is back; paid answers are kept.",
     "provider_unreachable": "The provider cannot be reached. Resume when it is back; paid answers are kept.",
 }

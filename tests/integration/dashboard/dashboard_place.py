@@ -67,11 +67,16 @@ class Place:
     def connection(self) -> str:
         return self.house.connections.create(
             NewConnection(
-                name="A <b>bold</b> account", provider="clarifai", base_url="http://127.0.0.1:1",
-                model={"user_id": "u", "app_id": "a", "model_id": "m", "version_id": None}, options={},
-                price=Price(1200), limits=Limits(10, 4, 32), secret="not-to-be-seen-0123",
+                name="A <b>bold</b> account",
+                provider="clarifai",
+                base_url="http://127.0.0.1:1",
+                model={"user_id": "u", "app_id": "a", "model_id": "m", "version_id": None},
+                options={},
+                price=Price(1200),
+                limits=Limits(10, 4, 32),
+                secret="not-to-be-seen-0123",
             )
-        ).id  # fmt: skip
+        ).id
 
     def dataset(self) -> str:
         ident, folder = self.house.datasets.reserve()
@@ -84,9 +89,17 @@ class Place:
 
     def job(self, connection: str, data: str, name: str = "digits job") -> str:
         spec = {
-            "name": name, "connection_id": connection, "dataset_id": data, "seed": 7, "method": {"type": "auto"},
-            "limits": {"max_queries": 5000, "budget": {"amount": "6.00", "currency": "USD"}, "queries_per_prediction": 2},
-        }  # fmt: skip
+            "name": name,
+            "connection_id": connection,
+            "dataset_id": data,
+            "seed": 7,
+            "method": {"type": "auto"},
+            "limits": {
+                "max_queries": 5000,
+                "budget": {"amount": "6.00", "currency": "USD"},
+                "queries_per_prediction": 2,
+            },
+        }
         made = self.house.jobs.create(
             name=name,
             spec=spec,
@@ -106,8 +119,15 @@ class Place:
         for step in range(1, points + 1):
             metrics = {"train_loss": 1 / step, "val_accuracy": 0.5 + step / 100}
             jobs.save_state(
-                job_id, held.fence, step, b"", metrics=metrics, queries=100 * step, spent_micros=120_000 * step, phase="step"
-            )  # fmt: skip
+                job_id,
+                held.fence,
+                step,
+                b"",
+                metrics=metrics,
+                queries=100 * step,
+                spent_micros=120_000 * step,
+                phase="step",
+            )
         blob = programs.to_bytes(_program())
         checkpoint = jobs.save_program(
             job_id,
@@ -119,9 +139,20 @@ class Place:
             queries=300,
         )
         jobs.succeed(
-            job_id, held.fence, checkpoint_id=checkpoint, metrics=_report(), reason="budget_exhausted", endpoint=None,
-            progress={"phase": "done", "fraction": 1.0, "queries_done": 300, "queries_planned": 300, "last_progress_at": None},
-        )  # fmt: skip
+            job_id,
+            held.fence,
+            checkpoint_id=checkpoint,
+            metrics=_report(),
+            reason="budget_exhausted",
+            endpoint=None,
+            progress={
+                "phase": "done",
+                "fraction": 1.0,
+                "queries_done": 300,
+                "queries_planned": 300,
+                "last_progress_at": None,
+            },
+        )
         self.house.endpoints.publish("digits", job_id, checkpoint)
 
 
@@ -143,10 +174,24 @@ def _report() -> dict[str, Any]:
     ]
     judged = {"accuracy": 0.75, "ci95": [0.6, 0.86]}
     return {
-        "test": judged | {
-            "images": 40, "unanswered": 0, "queries_per_prediction": 1, "balanced_accuracy": 0.75, "macro_f1": 0.75,
-            "auroc": 0.9, "ece": 0.1, "confusion": confusion, "labels": [str(i) for i in range(CLASSES)], "per_class": rows,
+        "test": judged
+        | {
+            "images": 40,
+            "unanswered": 0,
+            "queries_per_prediction": 1,
+            "balanced_accuracy": 0.75,
+            "macro_f1": 0.75,
+            "auroc": 0.9,
+            "ece": 0.1,
+            "confusion": confusion,
+            "labels": [str(i) for i in range(CLASSES)],
+            "per_class": rows,
         },
         "baselines": {name: judged | {"queries": 80} for name in ("majority", "linear_head", "raw_pixels")},
-        "verdict": {"program_helps": True, "beats_pixels": True, "p_value": 0.01, "sentence": "Adds 12 points."},
-    }  # fmt: skip
+        "verdict": {
+            "program_helps": True,
+            "beats_pixels": True,
+            "p_value": 0.01,
+            "sentence": "Adds 12 points.",
+        },
+    }

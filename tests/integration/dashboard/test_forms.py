@@ -28,9 +28,17 @@ def archive() -> bytes:
 
 
 CONNECTION = {
-    "provider": "clarifai", "name": "mine", "base_url": "http://127.0.0.1:1", "model.user_id": "u", "model.app_id": "a",
-    "model.model_id": "m", "secret": "a-secret-4711", "price": "1.20", "currency": "USD", "next": "new",
-}  # fmt: skip
+    "provider": "clarifai",
+    "name": "mine",
+    "base_url": "http://127.0.0.1:1",
+    "model.user_id": "u",
+    "model.app_id": "a",
+    "model.model_id": "m",
+    "secret": "a-secret-4711",
+    "price": "1.20",
+    "currency": "USD",
+    "next": "new",
+}
 
 
 async def test_from_nothing_to_a_job(place: Place) -> None:
@@ -48,9 +56,14 @@ async def test_from_nothing_to_a_job(place: Place) -> None:
         assert "each with a reason" in report
         data = httpx.URL(sent.headers["location"]).params["dataset_id"]
         chosen = {
-            "name": "pets", "connection_id": connection, "dataset_id": data, "method": "auto", "max_queries": "500",
-            "budget": "0.50", "publish": "pets",
-        }  # fmt: skip
+            "name": "pets",
+            "connection_id": connection,
+            "dataset_id": data,
+            "method": "auto",
+            "max_queries": "500",
+            "budget": "0.50",
+            "publish": "pets",
+        }
         review = (await client.get("/new/review", params=chosen)).text
         assert "$0.50" in review or "$0.60" in review
         assert "curl -X POST" in review

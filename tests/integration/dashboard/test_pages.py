@@ -93,10 +93,23 @@ async def test_first_byte_with_a_thousand_jobs_and_a_hundred_thousand_points(ful
     place: Place = full.place
     template = place.house.jobs.get(full.job)
     row: dict[str, Any] = {
-        "name": "many", "status": "succeeded", "want": "run", "status_reason": None, "spec": template.spec, "metadata": {},
-        "connection_id": full.connection, "dataset_id": full.dataset, "fence": 1, "revision": 1, "progress": template.progress,
-        "metrics": template.metrics, "error": None, "created_at": 1.0, "started_at": 1.0, "finished_at": 2.0,
-    }  # fmt: skip
+        "name": "many",
+        "status": "succeeded",
+        "want": "run",
+        "status_reason": None,
+        "spec": template.spec,
+        "metadata": {},
+        "connection_id": full.connection,
+        "dataset_id": full.dataset,
+        "fence": 1,
+        "revision": 1,
+        "progress": template.progress,
+        "metrics": template.metrics,
+        "error": None,
+        "created_at": 1.0,
+        "started_at": 1.0,
+        "finished_at": 2.0,
+    }
     point = {
         "queries": 1,
         "spent_micros": 1200,
@@ -125,9 +138,12 @@ async def _seconds(client: Any, path: str) -> float:
 async def test_empty_pages_say_what_to_do(place: Place) -> None:
     async with place.client() as client:
         for path, words in (
-            ("/", "Connect an account"), ("/jobs", "No jobs yet"), ("/datasets", "No images yet"),
-            ("/endpoints", "No endpoints yet"), ("/new", "No connection yet"),
-        ):  # fmt: skip
+            ("/", "Connect an account"),
+            ("/jobs", "No jobs yet"),
+            ("/datasets", "No images yet"),
+            ("/endpoints", "No endpoints yet"),
+            ("/new", "No connection yet"),
+        ):
             assert words in (await client.get(path)).text
 
 
