@@ -19,6 +19,7 @@ from fault_source import Source
 
 from app.contracts import Limits, Price
 from app.errors import Unusable
+from app.gateway.encoding import key
 from app.jobs import dataset, samples
 from app.jobs.spec import JobSpec
 from app.settings import Settings
@@ -205,7 +206,7 @@ class Crew:
         """I1, I2, I3 and I7 at the end of a run, and that nothing is left open."""
         self.never_over()
         answered = self._answered()
-        self._all_stored(answered)
+        self._all_stored()
         self._bought_once(answered)
         with read(self.house.engine) as connection:
             for job in jobs:
@@ -229,11 +230,15 @@ class Crew:
             )
             return {int(name.removeprefix("r")) for name in connection.execute(known).scalars()}
 
-    def _all_stored(self, answered: set[int], margin: float = 3.0) -> None:
-        """I2: a reply that left well before any kill is stored."""
-        for number, at in self.source.replied.items():
-            if not any(at - 0.5 <= death <= at + margin for death in self.deaths):
-                assert number in answered, f"I2: request {number} was answered and is not stored"
+    def _all_stored(self, margin: float = 3.0) -> None:
+        """I2: an answer that left well before any kill is stored."""
+        connection = self.house.connections.get(self.connection)
+        info = self.house.provider(connection).info
+        for image, requests in self.source.bought.items():
+            late = [self.source.replied[n] for n in requests if n in self.source.replied]
+            if any(not any(at - 0.5 <= death <= at + margin for death in self.deaths) for at in late):
+                mark = key(self.connection, info, "v1", image)
+                assert self.house.answers.get([mark]), f"I2: answered in {requests} and not stored"
 
     def _bought_once(self, answered: set[int]) -> None:
         """I3: no image is billed again after an outcome that is known."""

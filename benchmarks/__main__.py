@@ -1,0 +1,30 @@
+"""Run every benchmark and assemble RESULTS.md.   python -m benchmarks [NAME ...]
+
+Without names all of them run, a few minutes each; sections of earlier runs stay as they are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from benchmarks.common import RESULTS
+
+NAMES = ("cpu", "rate", "ledger", "resume", "million", "predict", "scaling")
+
+
+def assemble() -> None:
+    head = "# Benchmarks\n\nEach section says the command that made it. Figures are of that run.\n"
+    sections = [path.read_text() for path in sorted(RESULTS.glob("*.md"))]
+    (Path(__file__).parent / "RESULTS.md").write_text("\n".join([head, *sections]))
+
+
+def main() -> None:
+    for name in sys.argv[1:] or NAMES:
+        importlib.import_module(f"benchmarks.{name}").main()
+    assemble()
+
+
+if __name__ == "__main__":
+    main()
