@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from app.contracts import Images, Price, Scores, TargetScores
+from app.contracts import Images, Price, ScoreKind, Scores, TargetScores
 from app.errors import BadRequest, ConfigError, ProviderError, ReprogError, Throttled, Unavailable, Unusable
 from app.gateway.query import Gateway
 from app.reprogramming import picture
@@ -97,7 +97,7 @@ class Predictor:
 
 
 class _Counted:
-    """A Query that remembers how many images went over the wire, and refuses to guess for a missing answer."""
+    """A Query that counts the images that went over the wire, and refuses to guess for a missing answer."""
 
     def __init__(self, gateway: Gateway, labels: tuple[str, ...]) -> None:
         self._gateway, self._labels, self.sent = gateway, labels, 0
@@ -151,12 +151,27 @@ async def probe(gateway: Gateway) -> dict[str, Any]:
     asked = _Counted(gateway, ())
     await asked.query(image)
     latency = time.perf_counter() - started
+    scores = (await gateway.ask(image, cache_only=True)).scores[0]
     return {
         "labels": list(gateway.model.labels),
         "labels_listed": bool(known),
         "latency_ms": round(latency * 1000, 1),
         "model_version": gateway.model.version or None,
         "score_kind": info.score_kind,
+        "score_kind_measured": measured_kind(scores, info.score_kind),
         "queries": asked.sent,
         "cost_micros": asked.sent * gateway.account.price.micros,
     }
+
+
+def measured_kind(scores: Scores, stated: ScoreKind) -> ScoreKind | None:
+    """What one answer (K,) looks like; None when it is empty. Ordinal codes and hard labels cannot be told
+    from numbers, and a softmax cut to its best few looks independent."""
+    seen = scores[np.isfinite(scores)]
+    if not seen.size or stated in ("severity", "likelihood", "label"):
+        return stated if seen.size else None
+    if seen.min() < 0 or seen.max() > 100:
+        return "logit"
+    if seen.max() > 1:
+        return "percent"
+    return "probability" if abs(float(seen.sum()) - 1) < 1e-3 else "independent"
