@@ -184,6 +184,7 @@ def _look(page: Any) -> None:
     page.locator(".strip img").first.wait_for()
     page.locator(".confusion a").first.click()
     page.locator("#cell img").first.wait_for()
+    page.get_by_role("heading", name="To reproduce it").scroll_into_view_if_needed()
     page.locator("svg.reliability").wait_for()
     shoot(page, "job")
 
@@ -212,6 +213,6 @@ def test_without_a_script_forms_work(browser: Any, service: Service, tmp_path: P
         page.set_input_files("input[name=file]", tmp_path / "plain.zip")
         page.get_by_role("button", name="Upload and check").click()
         page.get_by_role("heading", name="plain").wait_for()
-        page.get_by_label("Class").select_option("3")
+        page.get_by_label("Class", exact=True).select_option("3")
         page.get_by_role("button", name="Show").click()
         assert page.locator(".thumbs img").count() >= 1

@@ -53,9 +53,9 @@
       [data[x], per(band.map((b) => b[0])), per(band.map((b) => b[1])), per(acc),
         ...data.baselines.map((b) => data[x].map(() => 100 * b.accuracy))], "%",
       [{ series: [2, 1], fill: css("--a") + "22" }]);
-    if (data.loss.some((v) => v !== null))
+    loss.closest("figure").hidden = data.loss.every((v) => v === null);
+    if (!loss.closest("figure").hidden)
       draw(loss, [{ label: "Loss", stroke: css("--b"), width: 2, spanGaps: true }], x, [data[x], data.loss], "");
-    else loss.closest("figure").hidden = true;
   }
 
   async function several(root) {
