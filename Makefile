@@ -25,9 +25,11 @@ chaos: install  ## the long forms of the fault suite, with their figures
 bench: install  ## every benchmark; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
-.venv-clients/.installed: tests/acceptance/clients/requirements.txt
+.venv-clients/.installed: tests/acceptance/clients/requirements.txt tests/acceptance/clients/package.json
 	$(PYTHON) -m venv .venv-clients
 	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@mkdir -p .venv-clients/node && cp tests/acceptance/clients/package.json .venv-clients/node/
+	@if command -v npm >/dev/null; then cd .venv-clients/node && npm install --silent --no-audit --no-fund; fi
 	@touch $@
 
 clients: install .venv-clients/.installed  ## official clients against the sandbox and against an endpoint

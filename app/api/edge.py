@@ -111,7 +111,9 @@ class Edge:
             "/datasets",
         ):  # the second is a page's form
             return self._upload_bytes + _ENVELOPE
-        images = path.startswith("/compat/") or path.endswith(("/predict", "/infer", "/artifacts/import"))
+        images = path.startswith(("/compat/", "/customvision/")) or path.endswith(
+            ("/predict", "/infer", "/artifacts/import")
+        )
         return IMAGES_BYTES if images else JSON_BYTES
 
     def _refuse_strangers(self, headers: Mapping[str, str]) -> None:

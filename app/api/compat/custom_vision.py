@@ -70,9 +70,12 @@ async def classify(version: str, project: str, name: str, request: Request, wire
     return await _classify(project, name, request, wired)
 
 
+@router.post("/customvision/{rest:path}", include_in_schema=False, name="classify_at_root")
 @router.post("/compat/azure/{rest:path}", include_in_schema=False)
 async def classify_any_case(rest: str, request: Request, wired: Wired) -> Response:
-    found = _PATH.fullmatch(rest.partition("/")[2]) if rest.lower().startswith("customvision/") else None
+    """Also at the root: the official Node client forgets the path of its endpoint's address."""
+    first, _, below = rest.partition("/")
+    found = _PATH.fullmatch(below if first.lower() == "customvision" else rest)
     if found is None or found["task"].lower() != "classify":
         raise NotFound("Resource not found.", hint="Classification of images is what is served.")
     if found["kind"].lower() == "url":

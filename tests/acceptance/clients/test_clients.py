@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from app.sandbox.server import SandboxConfig, running
 
 ROOT = Path(__file__).parents[3]
 PYTHON = Path(os.environ.get("REPROG_CLIENTS_PYTHON", ROOT / ".venv-clients" / "bin" / "python"))
+NODE = shutil.which("node")
+MODULES = ROOT / ".venv-clients" / "node" / "node_modules"
 TRAFFIC_SIGNS = "43434343-4343-4343-8343-434343434343"
 
 pytestmark = [
@@ -33,14 +36,24 @@ pytestmark = [
 
 
 def call(client: str, url: str, model: str, image: Path, key: str = "sandbox-clients") -> list[list[Any]]:
+    command: list[str | Path] = [PYTHON, Path(__file__).with_name("calls.py")]
+    if client.endswith("_node"):
+        if NODE is None or not MODULES.is_dir():
+            pytest.skip("node, or its clients, are not installed: make clients")
+        command = [NODE, Path(__file__).with_name("calls.js")]
     asked = {"client": client, "url": url, "key": key, "model": model, "image": str(image)}
     done = subprocess.run(
-        [PYTHON, Path(__file__).with_name("calls.py")],
+        command,
         input=json.dumps(asked),
         capture_output=True,
         text=True,
         timeout=120,
-        env={"PATH": os.environ["PATH"], "HOME": str(image.parent), "NO_PROXY": "127.0.0.1"},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(image.parent),
+            "NO_PROXY": "127.0.0.1",
+            "NODE_PATH": str(MODULES),
+        },
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -74,6 +87,8 @@ def truth(name: Name, image: Path) -> dict[str, float]:
     [
         ("custom_vision", "", f"{TRAFFIC_SIGNS}/traffic-signs", "traffic-signs", 1),
         ("clarifai", "", "moderation-recognition", "moderation", 1),
+        ("custom_vision_node", "", f"{TRAFFIC_SIGNS}/traffic-signs", "traffic-signs", 1),
+        ("clarifai_node", "", "moderation-recognition", "moderation", 1),
         ("huggingface", "/hf", "moderation", "moderation", 1),
         ("triton", "/oip", "moderation", "moderation", 1),
         ("rekognition", "", "", "moderation", 100),
@@ -141,6 +156,8 @@ def shapes(path: Path) -> Path:
     [
         ("custom_vision", "/compat/azure", "11111111-2222-3333-4444-555555555555/shapes"),
         ("clarifai", "/compat/clarifai", "shapes"),
+        ("custom_vision_node", "", "11111111-2222-3333-4444-555555555555/shapes"),
+        ("clarifai_node", "/compat/clarifai", "shapes"),
         ("huggingface", "/compat/hf", "shapes"),
         ("triton", "", "shapes"),
     ],
