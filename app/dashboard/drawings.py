@@ -66,7 +66,8 @@ def forest(rows: Sequence[tuple[str, float, Sequence[float], bool]]) -> Markup:
 
 def histogram(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> Markup:
     """Images per class, train, val and test side by side in one bar."""
-    line, left, width, right = 26, 150, 640, 60
+    line, width, right = 26, 640, 60
+    left = 30 + 7 * min(max((len(name) for name in classes), default=1), 20)
     most = max((sum(row.get(name, 0) for row in counts.values()) for name in classes), default=1) or 1
     parts: list[str] = []
     for i, name in enumerate(classes):
