@@ -12,36 +12,53 @@ from numpy.typing import NDArray
 from app.contracts import Arrays, Labels, MethodState, Scores, TargetScores
 from app.methods.problem import Problem
 from app.reprogramming import program as programs
-from app.reprogramming.loss import cross_entropy
-from app.reprogramming.mapping import LabelMapping, best_head, log_scores
+from app.reprogramming.mapping import LabelMapping, best_head, cross_fit, log_scores
 from app.reprogramming.program import Program, feature_columns
 from app.reprogramming.transform import View
 
 BEST = "best"  # the array that holds the best program's bytes
-PLAIN = "plain"  # (n,) which validation images the plain program got right
+PLAIN = "plain"  # the array that holds the plain program's record
+FOLDS = 3
+LEAST_SCORE = 1e-6  # below this a target score says no more
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A program and what validation images said of it."""
+    """A program and its record: what it made of images that took no part in making it.
+
+    record (2, N + M): right or wrong, and cross-entropy, of the N training images (out of fold), then of
+    the M validation images; NaN for training images that the choice of the program has seen.
+    """
 
     program: Program
-    right: NDArray[np.bool_]  # (n,) validation images it got right
-    loss: float  # cross-entropy on them
+    record: NDArray[np.float64]
+    validation: int  # M
 
     @property
     def accuracy(self) -> float:
-        return float(self.right.mean())
+        """On the validation images."""
+        return float(self.record[0, -self.validation :].mean())
+
+    @property
+    def loss(self) -> float:
+        """Cross-entropy on the validation images."""
+        return float(self.record[1, -self.validation :].mean())
 
     def beats(self, accuracy: float, loss: float) -> bool:
         """More often right; among equals, surer of it."""
         return (self.accuracy, -self.loss) > (accuracy, -loss)
 
-    def clears(self, plain: NDArray[np.bool_]) -> bool:
-        """Better than the plain program by a standard error of the paired difference: the best of many
-        judgements on few images is better than it by luck alone."""
-        gain = self.right.astype(np.float64) - plain
-        return bool(gain.mean() > gain.std() / np.sqrt(len(gain)))
+    def clears(self, plain: NDArray[np.float64]) -> bool:
+        """Better than the plain program by a standard error of the paired difference on all images on record,
+        in accuracy or, without falling behind in that, in the loss, which says more on few images. The best
+        of many judgements is better by luck alone."""
+        on_record = ~np.isnan(self.record[0]) & ~np.isnan(plain[0])
+        gain, worse = (self.record - plain)[:, on_record]
+        return _certain(gain) or (gain.mean() >= 0 and _certain(-worse))
+
+
+def _certain(gains: NDArray[np.float64]) -> bool:
+    return bool(gains.mean() > gains.std() / np.sqrt(len(gains)))
 
 
 def columns(problem: Problem, scores: Scores) -> Scores:
@@ -64,27 +81,43 @@ def assembled(problem: Problem, views: Sequence[View], mapping: LabelMapping) ->
     )
 
 
-def judged(problem: Problem, views: Sequence[View], train: Scores, val: Scores) -> Judged:
+def judged(
+    problem: Problem, views: Sequence[View], train: Scores, val: Scores, unseen: NDArray[np.bool_]
+) -> Judged:
     """The best head on the views' scores, (V, n, K) of all training and all validation images.
 
-    A head fitted on training images alone is judged on the validation images; the head that is served is
-    fitted on both, which the judgement of that one program allows.
+    A head fitted on training images alone is judged on the validation images, and one fitted without their
+    fold on the training images `unseen` (N,) by the choice of views. The head that is served is fitted on
+    both splits, which the judgement of that one program allows.
     """
     x, z = columns(problem, train), columns(problem, val)
     y, t = problem.labels["train"], problem.labels["val"]
-    groups = problem.groups
+    groups, seed = problem.groups, problem.seed
     apart = None if groups is None else groups["train"]
     together = None if groups is None else np.concatenate([groups["train"], groups["val"]])
-    head, _ = best_head(x, y, problem.classes, problem.seed, apart)
-    right, loss = verdict(head.apply(z), t)
-    all_x, all_y = np.concatenate([x, z]), np.concatenate([y, t])
-    served, _ = best_head(all_x, all_y, problem.classes, problem.seed, together)
-    return Judged(assembled(problem, views, served), right, loss)
+    out_of_fold = cross_fit(x, y, problem.classes, _head, FOLDS, seed, apart)
+    head, _ = best_head(x, y, problem.classes, seed, apart)
+    record = np.concatenate([verdict(out_of_fold, y), verdict(head.apply(z), t)], axis=1)
+    record[:, : len(y)][:, ~unseen] = np.nan
+    served, _ = best_head(np.concatenate([x, z]), np.concatenate([y, t]), problem.classes, seed, together)
+    return Judged(assembled(problem, views, served), record, len(t))
 
 
-def verdict(scores: TargetScores, labels: Labels) -> tuple[NDArray[np.bool_], float]:
-    """Which images are classified rightly (n,), and the cross-entropy."""
-    return scores.argmax(axis=1) == labels, float(cross_entropy(scores, labels))
+def judged_by_validation(problem: Problem, program: Program, target: TargetScores) -> Judged:
+    """A program that all training images had a part in, by its target scores (M, T) of validation images."""
+    blank = np.full((2, len(problem.labels["train"])), np.nan)
+    record = np.concatenate([blank, verdict(target, problem.labels["val"])], axis=1)
+    return Judged(program, record, len(target))
+
+
+def verdict(scores: TargetScores, labels: Labels) -> NDArray[np.float64]:
+    """(2, n): whether each image is classified rightly, and its cross-entropy."""
+    of_truth = scores[np.arange(len(labels)), labels]
+    return np.stack([scores.argmax(axis=1) == labels, -np.log(np.maximum(of_truth, LEAST_SCORE))])
+
+
+def _head(features: Scores, labels: Labels, classes: int) -> LabelMapping:
+    return best_head(features, labels, classes)[0]
 
 
 def plain_view(problem: Problem) -> View:
@@ -95,7 +128,8 @@ def plain_view(problem: Problem) -> View:
 def plain(problem: Problem) -> Judged:
     """What the probe alone buys: the plain view with the best head. Every method starts from it."""
     train, val = problem.probe["train"][None], problem.probe["val"][None]
-    return judged(problem, (plain_view(problem),), train, val)
+    everyone = np.ones(len(problem.labels["train"]), bool)
+    return judged(problem, (plain_view(problem),), train, val, everyone)
 
 
 def opening(
@@ -104,7 +138,7 @@ def opening(
     """A method's first state: the plain program is the best so far."""
     first = plain(problem)
     known = {"best_accuracy": first.accuracy, "best_loss": first.loss}
-    kept = {BEST: _frozen(first.program), PLAIN: first.right, **(arrays or {})}
+    kept = {BEST: _frozen(first.program), PLAIN: first.record, **(arrays or {})}
     metrics = {"val_accuracy": first.accuracy, "val_loss": first.loss}
     return MethodState(0, phase, {**meta, **known}, kept, metrics)
 

@@ -177,7 +177,7 @@ class Descent:
             problem, (with_parameters(base, optimum.x),), _mapping_of(state, "mapping")
         )
         target = _apply(problem, program.mapping, scores)[0]
-        candidate = choice.Judged(program, *choice.verdict(target, problem.labels["val"]))
+        candidate = choice.judged_by_validation(problem, program, target)
         phase = DONE if optimum.step >= self._problem_pace(problem).steps else STEP
         return choice.following(state, phase, {}, _kept(state), {}, candidate)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.contracts import Ask, MethodState, Scores
 from app.methods import choice
@@ -33,13 +34,13 @@ def ask(problem: Problem, state: MethodState) -> Ask | None:
     return Ask(views, np.arange(len(problem.labels["train"])), "train", "select")
 
 
-def tell(problem: Problem, state: MethodState, scores: Scores) -> MethodState:
-    """Scores (V, n, K) of the prefix."""
+def tell(problem: Problem, state: MethodState, scores: Scores, unseen: NDArray[np.bool_]) -> MethodState:
+    """Scores (V, n, K) of the prefix; `unseen` (N,): training images without a part in the order."""
     if state.phase == VAL:
         return choice.following(state, TRAIN, {}, {"val": scores}, {})
     order, prefix = state.meta["order"], state.meta["prefix"]
     views = candidates(problem.size, problem.seed, order[:prefix])
-    candidate = choice.judged(problem, views, scores, state.arrays["val"])
+    candidate = choice.judged(problem, views, scores, state.arrays["val"], unseen)
     phase = DONE if prefix == len(order) else VAL
     longer = {"prefix": min(2 * prefix, len(order))}
     return choice.following(state, phase, longer, {}, {"views": float(prefix)}, candidate)

@@ -124,7 +124,9 @@ class Race:
 
     def tell(self, problem: Problem, state: MethodState, scores: Scores) -> MethodState:
         if state.phase not in (FIRST, NEAR, SECOND):
-            return finals.tell(problem, state, scores)
+            unseen = np.ones(len(problem.labels["train"]), bool)
+            unseen[self._rows(problem, SECOND)] = False
+            return finals.tell(problem, state, scores, unseen)
         heat = _Heat(problem, scores, self._rows(problem, state.phase))
         running: list[list[int]] = state.meta["running"]
         if len(scores) < len(running):  # paid for one block more; all of them come back free at the end

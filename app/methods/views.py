@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
 from app.contracts import Ask, MethodState, Scores
@@ -47,7 +48,7 @@ class Views:
         return finals.ask(problem, state)
 
     def tell(self, problem: Problem, state: MethodState, scores: Scores) -> MethodState:
-        return finals.tell(problem, state, scores)
+        return finals.tell(problem, state, scores, np.ones(len(problem.labels["train"]), bool))
 
     def program(self, problem: Problem, state: MethodState) -> Program:
         return choice.best(state)

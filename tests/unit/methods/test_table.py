@@ -88,15 +88,38 @@ def test_an_archive_of_something_else_is_refused() -> None:
         from_bytes(blob.getvalue())
 
 
-def test_a_gain_within_a_standard_error_is_luck() -> None:
+RIGHT = np.arange(100) < 50
+BEFORE = np.stack([RIGHT, np.ones(100)])
+
+
+def judged(right: np.ndarray, loss: float = 1.0, seen: int = 0) -> Judged:
     program = plain(problem(Source())).program
-    before = np.arange(100) < 50
-    swapped, better = before.copy(), before.copy()
+    losses = loss + 0.1 * np.random.default_rng(0).standard_normal(len(right))
+    record = np.stack([right.astype(float), losses])
+    record[:, :seen] = np.nan
+    return Judged(program, record, 20)
+
+
+def test_a_gain_within_a_standard_error_is_luck() -> None:
+    swapped, better = RIGHT.copy(), RIGHT.copy()
     swapped[[0, 1, 60, 61, 62]] ^= True  # 3 won, 2 lost
     better[50:60] = True  # 10 won
-    assert not Judged(program, before, 1.0).clears(before)
-    assert not Judged(program, swapped, 1.0).clears(before)
-    assert Judged(program, better, 1.0).clears(before)
+    assert not judged(RIGHT).clears(BEFORE)
+    assert not judged(swapped).clears(BEFORE)
+    assert judged(better).clears(BEFORE)
+
+
+def test_a_better_loss_counts_where_accuracy_is_no_worse() -> None:
+    assert judged(RIGHT, 0.9).clears(BEFORE)
+    assert not judged(np.arange(100) < 49, 0.5).clears(BEFORE)
+
+
+def test_images_that_the_choice_has_seen_are_no_evidence() -> None:
+    better = RIGHT.copy()
+    better[50:60] = True
+    assert not judged(better, seen=60).clears(BEFORE)
+    assert judged(better, seen=40).clears(BEFORE)
+    assert judged(better, seen=60).accuracy == 0.0
 
 
 def test_checkpoints_are_small() -> None:
