@@ -17,7 +17,7 @@ from app.reprogramming.program import Program, feature_columns
 from app.reprogramming.transform import View
 
 BEST = "best"  # the array that holds the best program's bytes
-PLAIN = "plain"  # the array that holds the plain program's record
+RECORD = "plain"  # the array that holds the plain program's record
 FOLDS = 3
 LEAST_SCORE = 1e-6  # below this a target score says no more
 
@@ -52,6 +52,10 @@ class Judged:
         """Better than the plain program by a standard error of the paired difference on all images on record,
         in accuracy or, without falling behind in that, in the loss, which says more on few images. The best
         of many judgements is better by luck alone."""
+        if plain.ndim == 1:  # a checkpoint of before 0.1: only which validation images were right
+            blank = np.full(self.record.shape, np.nan)
+            blank[0, -len(plain) :] = plain
+            plain = blank
         on_record = ~np.isnan(self.record[0]) & ~np.isnan(plain[0])
         gain, worse = (self.record - plain)[:, on_record]
         return _certain(gain) or (gain.mean() >= 0 and _certain(-worse))
@@ -138,7 +142,7 @@ def opening(
     """A method's first state: the plain program is the best so far."""
     first = plain(problem)
     known = {"best_accuracy": first.accuracy, "best_loss": first.loss}
-    kept = {BEST: _frozen(first.program), PLAIN: first.record, **(arrays or {})}
+    kept = {BEST: _frozen(first.program), RECORD: first.record, **(arrays or {})}
     metrics = {"val_accuracy": first.accuracy, "val_loss": first.loss}
     return MethodState(0, phase, {**meta, **known}, kept, metrics)
 
@@ -161,13 +165,13 @@ def following(
     if candidate is not None:
         told["candidate_val_accuracy"] = candidate.accuracy
         known = best["best_accuracy"], best["best_loss"]
-        if candidate.clears(state.arrays[PLAIN]) and candidate.beats(*known):
+        if candidate.clears(state.arrays[RECORD]) and candidate.beats(*known):
             best = {"best_accuracy": candidate.accuracy, "best_loss": candidate.loss}
             kept = _frozen(candidate.program)
         told |= {"val_accuracy": best["best_accuracy"], "val_loss": best["best_loss"]}
     merged = {**state.meta, **meta, **best}
     return MethodState(
-        state.step + 1, phase, merged, {**arrays, BEST: kept, PLAIN: state.arrays[PLAIN]}, told
+        state.step + 1, phase, merged, {**arrays, BEST: kept, RECORD: state.arrays[RECORD]}, told
     )
 
 
