@@ -52,10 +52,8 @@ class Judged:
         """Better than the plain program by a standard error of the paired difference on all images on record,
         in accuracy or, without falling behind in that, in the loss, which says more on few images. The best
         of many judgements is better by luck alone."""
-        if plain.ndim == 1:  # a checkpoint of before 0.1: only which validation images were right
-            blank = np.full(self.record.shape, np.nan)
-            blank[0, -len(plain) :] = plain
-            plain = blank
+        shorter = self.record.shape[1] - plain.shape[1]  # older checkpoints: validation images alone
+        plain = np.pad(plain, ((0, 0), (shorter, 0)), constant_values=np.nan)
         on_record = ~np.isnan(self.record[0]) & ~np.isnan(plain[0])
         gain, worse = (self.record - plain)[:, on_record]
         return _certain(gain) or (gain.mean() >= 0 and _certain(-worse))
