@@ -176,8 +176,8 @@ def _create(client: httpx.Client, sandbox: str, dataset: dict[str, Any], queries
     quote = _ok(client.post("/v1/jobs/quote", json=body))
     cost = quote["cost"]["planned"]
     console.print(
-        f"Plan: {quote['queries']['planned']} queries, {cost['amount']} {cost['currency']} at Clarifai's list "
-        f"price; the sandbox sends no invoice."
+        f"Plan: {quote['queries']['planned']} queries, {cost['amount']} {cost['currency']} at Clarifai's "
+        "list price; the sandbox sends no invoice."
     )
     return _ok(client.post("/v1/jobs", json=body))
 

@@ -13,7 +13,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from uuid import uuid4
 
 import httpx
@@ -75,19 +75,20 @@ def show(document: dict[str, Any], as_json: bool, columns: tuple[str, ...]) -> N
     if as_json:
         typer.echo(json.dumps(document, indent=2))
         return
-    rows = document["data"] if isinstance(document, dict) and document.get("object") == "list" else [document]
+    rows = document["data"] if document.get("object") == "list" else [document]
     table = Table(*columns)
     for row in rows:
         table.add_row(*(_member(row, column) for column in columns))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-    if isinstance(document, dict) and document.get("has_more"):
+    if document.get("has_more"):
         typer.echo(f"more: --after {document['next_cursor']}")
 
 
 def _member(row: dict[str, Any], path: str) -> str:
+    value: object = row
     for part in path.split("."):
-        row = row.get(part) if isinstance(row, dict) else None
-    return "" if row is None else json.dumps(row) if isinstance(row, dict | list) else str(row)
+        value = cast("dict[str, object]", value).get(part) if isinstance(value, dict) else None
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")

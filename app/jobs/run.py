@@ -220,9 +220,14 @@ def _checkpoint(run: Run, problem: Problem, state: MethodState) -> None:
 
 def _save_program(run: Run, step: int, program: Program, metrics: dict[str, float]) -> str:
     return run.bench.jobs.save_program(
-        run.job_id, run.fence, step, programs.to_bytes(program), metrics=metrics,
-        validation_images=len(run.data.labels["val"]), queries=run.bench.ledger.cost(run.job_id).queries_spent,
-    )  # fmt: skip
+        run.job_id,
+        run.fence,
+        step,
+        programs.to_bytes(program),
+        metrics=metrics,
+        validation_images=len(run.data.labels["val"]),
+        queries=run.bench.ledger.cost(run.job_id).queries_spent,
+    )
 
 
 async def _judge(run: Run, problem: Problem, program: Program, reason: str | None) -> None:
