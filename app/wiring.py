@@ -22,7 +22,7 @@ from app.gateway.query import SERVING, Account, Gateway, RetryPolicy
 from app.gateway.recall import recall
 from app.jobs.bench import Bench, Source
 from app.jobs.revive import Reviver
-from app.jobs.run import run_segment
+from app.jobs.run import NOBODY, run_segment
 from app.jobs.runner import DbosRunner
 from app.jobs.serve import Predictor, probe
 from app.settings import Settings, environment
@@ -66,7 +66,12 @@ class House:
 
     @cached_property
     def runner(self) -> DbosRunner:
-        return DbosRunner(self.settings.engine_database(), self.settings.executor_id, Executors(self.engine))
+        return DbosRunner(
+            self.settings.engine_database(),
+            self.settings.executor_id,
+            Executors(self.engine),
+            on_dead=self.orphaned,
+        )
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -197,6 +202,11 @@ class House:
 
         self.runner.launch(work, self._segment_failed)
         Reviver(self.jobs, self.runner, self.healthy, beside=self._upkeep).start(self.runner.stopping)
+
+    def orphaned(self, job_id: str) -> None:
+        """The job's worker died: what it was buying is unknown, and free for others to buy. They may wait for
+        it in every slot there is, so this cannot wait until the job itself runs again."""
+        self.ledger.recover(job_id, NOBODY)
 
     def _upkeep(self) -> None:
         """What the dead left behind: requests of an endpoint, jobs that nobody was told of."""

@@ -51,6 +51,7 @@ class DbosRunner:
         poll: float = 0.5,
         reap: float = 10.0,
         pause: float = 5.0,
+        on_dead: Callable[[str], object] = lambda job_id: None,
     ) -> None:
         self.executor_id = executor_id  # empty: known after launch
         self.stopping = threading.Event()  # a segment in progress should end at its next step
@@ -58,6 +59,7 @@ class DbosRunner:
         self._executors = executors
         self._concurrency = concurrency
         self._poll, self._reap_every, self._pause = poll, reap, pause
+        self._on_dead = on_dead  # told of each job whose worker died, before the job waits for another
         self._membership: Membership | None = None
         self._reaper = threading.Thread(target=self._keep_reaping, name="reaper", daemon=True)
         self._closing = threading.Lock()
@@ -149,6 +151,7 @@ class DbosRunner:
                 partition_concurrency=1,
                 polling_interval_sec=self._poll,
             )
+            self._bury_myself()
             self._launch_engine(lambda job_id: self._segment(job_id, work, on_error))
         except BaseException:
             self.close(0)
@@ -173,6 +176,17 @@ class DbosRunner:
             if "_client" in self.__dict__:
                 self._client.destroy()
                 del self._client
+
+    def _bury_myself(self) -> None:
+        """What an earlier process of this executor id was running when it died."""
+        for workflow in self._client.list_workflows(
+            status="PENDING",
+            queue_name=QUEUE,
+            executor_id=self.executor_id,
+            load_input=False,
+            load_output=False,
+        ):
+            self._on_dead(workflow.workflow_id.partition("/")[0])
 
     def _launch_engine(self, segment: Callable[[str], str]) -> None:
         config: DBOSConfig = {
@@ -244,6 +258,7 @@ class DbosRunner:
             if workflow.executor_id not in alive or workflow.workflow_id in self._strays & mine:
                 job_id = workflow.workflow_id.partition("/")[0]
                 log.warning("job %s: executor %s is gone, queued again", job_id, workflow.executor_id)
+                self._on_dead(job_id)
                 self.enqueue(job_id)
                 self._client.cancel_workflow(workflow.workflow_id)
         self._strays = mine

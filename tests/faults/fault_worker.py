@@ -33,6 +33,7 @@ class QuickHouse(House):
             poll=0.2,
             reap=REAP,
             pause=0.5,
+            on_dead=self.orphaned,
         )
 
     def bench(self) -> Bench:
