@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.common import RESULTS
 
-NAMES = ("cpu", "rate", "ledger", "resume", "million", "predict", "scaling")
+NAMES = ("cpu", "rate", "ledger", "resume", "million", "scaling")
 
 
 def assemble() -> None:
@@ -21,7 +21,8 @@ def assemble() -> None:
 
 
 def main() -> None:
-    for name in sys.argv[1:] or NAMES:
+    named = [name for name in sys.argv[1:] if name in NAMES]  # a number after a name is that benchmark's size
+    for name in named or NAMES:
         importlib.import_module(f"benchmarks.{name}").main()
     assemble()
 

@@ -18,16 +18,15 @@ import aiohttp
 import numpy as np
 import orjson
 from aiohttp import web
-from benchmarks import user_script
-from benchmarks.common import save, table
 
-from app.contracts import Images
+from app.contracts import Images, Limits, Price
 from app.gateway.encoding import digest, encode
 from app.providers import make
 from app.settings import Settings
 from app.storage.connections import NewConnection
 from app.wiring import House
-from app.contracts import Limits, Price
+from benchmarks import user_script
+from benchmarks.common import save, table
 
 SIDE, QUERIES, LABELS = 224, 1_500, 20
 PATH = "/v2/models/m/outputs"
@@ -45,7 +44,9 @@ def serve(pipe: Connection) -> None:
             {"status": ok, "input": {"id": i["id"]}, "model": model, "data": {"concepts": concepts}}
             for i in inputs
         ]
-        return web.Response(body=orjson.dumps({"status": ok, "outputs": found}), content_type="application/json")
+        return web.Response(
+            body=orjson.dumps({"status": ok, "outputs": found}), content_type="application/json"
+        )
 
     async def run() -> None:
         app = web.Application(client_max_size=2**28)
@@ -150,11 +151,19 @@ def main() -> None:
     rows = [(name, f"{value:.2f}", f"{user / value:.1f}") for name, value in figures.items()]
     ours = figures["gateway, 1 image per request"]
     text = table(("who", "ms CPU per query", "times less than (a)"), rows)
-    text += f"\n\n{QUERIES} images of {SIDE} x {SIDE}, {LABELS} labels, 16 requests at once, SQLite, the better of two runs.\n"
+    text += (
+        f"\n\n{QUERIES} images of {SIDE} x {SIDE}, {LABELS} labels, 16 requests at once, SQLite, the better"
+    )
+    text += " of two runs.\n"
     text += f"Goals: at most 2 ms ({'met' if ours <= 2 else f'missed by {ours - 2:.2f} ms'}), "
-    text += f"at least 6 times less than (a) ({'met' if user / ours >= 6 else f'missed: {user / ours:.1f}'}).\n\n"
+    text += (
+        f"at least 6 times less than (a) ({'met' if user / ours >= 6 else f'missed: {user / ours:.1f}'}).\n\n"
+    )
     text += "Pieces by themselves, ms per query:\n\n" + table(("piece", "ms"), pieces(images))
-    text += "\n\nThe rest is the HTTP client, two transactions per request (intent and settlement), the lookup, and threads."
+    text += (
+        "\n\nThe rest is the HTTP client, two transactions per request (intent and settlement), the lookup,"
+    )
+    text += " and threads."
     save("cpu", "Own CPU per query", "python -m benchmarks cpu", text)
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import time
-
-from benchmarks.common import databases, save, table
 from concurrent.futures import ThreadPoolExecutor
 
 from app.errors import BudgetExhausted
 from app.storage.budget import Ledger
 from app.storage.database import migrate, open_engine
+from benchmarks.common import databases, save, table
 
 PROCESSES, THREADS, PRICE = 8, 8, 1_200
 SPAWN = multiprocessing.get_context("spawn")
@@ -28,7 +27,9 @@ def spend(url: str, each: int, start: multiprocessing.Barrier, bought: multiproc
         done = 0
         for _ in range(count):
             try:
-                attempt = ledger.reserve("job_1", "conn_1", fence=0, images=1, price_micros=PRICE, purpose="bench")
+                attempt = ledger.reserve(
+                    "job_1", "conn_1", fence=0, images=1, price_micros=PRICE, purpose="bench"
+                )
             except BudgetExhausted:
                 break
             ledger.settle(attempt, (), billed=1, unknown=0, outcome="answered")
@@ -73,7 +74,10 @@ def main(each: int = 2_000) -> None:
             done, cap, seconds = contest(url, each)
             rows.append((name, PROCESSES, done, cap, f"{seconds:.1f}", f"{done / seconds:.0f}"))
     head = ("database", "processes", "bought", "cap", "s", "reserved and settled per s")
-    text = table(head, rows) + f"\n\n{THREADS} threads a process, one query a reservation, sums exact, 0 over the cap."
+    text = (
+        table(head, rows)
+        + f"\n\n{THREADS} threads a process, one query a reservation, sums exact, 0 over the cap."
+    )
     save("ledger", "Ledger at a contested cap", f"python -m benchmarks ledger {each}", text)
 
 

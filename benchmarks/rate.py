@@ -9,10 +9,10 @@ import multiprocessing
 import time
 
 import numpy as np
-from benchmarks.common import databases, save, table
 
 from app.storage.database import migrate, open_engine
 from app.storage.rate import Rates
+from benchmarks.common import databases, save, table
 
 RPS, SECONDS = 100.0, 15.0
 SPAWN = multiprocessing.get_context("spawn")
@@ -35,7 +35,8 @@ def one(url: str, workers: int) -> tuple[float, int]:
     """Share of the allowed rate used, and most requests in any one second."""
     start, sent = SPAWN.Barrier(workers), SPAWN.Queue()
     started = [
-        SPAWN.Process(target=send, args=(url, f"c{workers}", start, sent), daemon=True) for _ in range(workers)
+        SPAWN.Process(target=send, args=(url, f"c{workers}", start, sent), daemon=True)
+        for _ in range(workers)
     ]
     for worker in started:
         worker.start()
