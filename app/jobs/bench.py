@@ -135,6 +135,7 @@ async def ask(
         while not (await asyncio.wait({asking}, timeout=LOOK_SECONDS))[0]:
             with suppress(Unusable):  # the gateway will notice by itself, and holds answers that are paid
                 await asyncio.to_thread(run.check)
+                await asyncio.to_thread(run.report, phase)
         return asking.result()
     except BudgetExhausted as stop:
         if stop.scope == run.job_id:
@@ -167,7 +168,6 @@ async def _chunks(
             under_way.append(asyncio.create_task(asking))
             if len(under_way) == IN_FLIGHT:
                 parts.append(await under_way.popleft())
-                await asyncio.to_thread(run.report, phase)
         while under_way:
             parts.append(await under_way.popleft())
     finally:
