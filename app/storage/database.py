@@ -106,7 +106,10 @@ def _config(connection: Connection) -> Config:
 
 
 def migrate(url: str) -> None:
-    """Bring the database to the newest schema; safe to call from several processes at once."""
+    """Bring the database to the newest schema; safe to call from several processes at once. One that is
+    there already is only read: a start need not wait for writers."""
+    if not behind(url):
+        return
     engine = open_engine(url)
     try:
         with write(engine) as connection:
@@ -118,10 +121,10 @@ def migrate(url: str) -> None:
 
 
 def behind(url: str) -> bool:
-    """Whether the database still has to be migrated. Raises OperationalError when it cannot be reached."""
+    """Whether the database still has to be migrated. Raises Unusable when it cannot be reached."""
     engine = open_engine(url)
     try:
-        with engine.connect().execution_options(**_READ) as connection:
+        with read(engine) as connection:
             head = ScriptDirectory.from_config(_config(connection)).get_current_head()
             return MigrationContext.configure(connection).get_current_revision() != head
     finally:

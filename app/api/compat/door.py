@@ -84,10 +84,10 @@ def from_base64(text: str, param: str) -> bytes:
 
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """`responses=` of a router: errors in the format's own JSON."""
+    """`responses=` of a router: errors in the format's own JSON, beside those any route may answer with."""
     return {
         status: {"description": "In the format's own words.", "content": {"application/json": JSON}}
-        for status in statuses
+        for status in sorted({*statuses, 401, 403, 404, 405, 422, 500})
     }
 
 
