@@ -112,7 +112,7 @@ class Service:
         }
         return self.ok("POST", "/v1/jobs", json=body)
 
-    def wait(self, job: dict[str, Any], *states: str, seconds: float = 100) -> dict[str, Any]:
+    def wait(self, job: dict[str, Any], *states: str, seconds: float = 200) -> dict[str, Any]:
         """The job once it is in one of `states` (default: over)."""
         until, wanted = time.monotonic() + seconds, set(states) or OVER
         while time.monotonic() < until:

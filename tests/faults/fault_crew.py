@@ -168,7 +168,7 @@ class Crew:
     def over(self, jobs: list[str]) -> bool:
         return all(self.get(job).over for job in jobs)
 
-    def wait(self, jobs: list[str], seconds: float = 60, *statuses: str) -> None:
+    def wait(self, jobs: list[str], seconds: float = 150, *statuses: str) -> None:
         """Until every job is in one of `statuses` (default: over), with I1 checked all the while."""
         wanted, until = statuses or OVER, time.monotonic() + seconds
         while any(self.get(job).status not in wanted for job in jobs):
