@@ -26,6 +26,7 @@ from app.errors import Unusable
 from app.storage.tables import metadata
 
 _BUSY_MS = 30_000
+_FROZEN_MS = 15_000  # far longer than any transaction of ours between two statements
 _READ = {"reprog_read": True}
 _AWAY = (OperationalError, InterfaceError, InternalError)  # the last: PostgreSQL's word for read-only
 _MIGRATION_LOCK = 7_305_477  # any constant: one migrating process at a time on PostgreSQL
@@ -35,13 +36,23 @@ def open_engine(url: str) -> Engine:
     """The engine of `sqlite:///path` or `postgresql+psycopg://...`."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_size=10, max_overflow=10, pool_pre_ping=True)
+        engine = create_engine(parsed, pool_size=10, max_overflow=10, pool_pre_ping=True)
+        event.listen(engine, "connect", _postgres_connect)
+        return engine
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(parsed, pool_size=16, max_overflow=16)
     event.listen(engine, "connect", _sqlite_connect)
     event.listen(engine, "begin", _sqlite_begin)
     return engine
+
+
+def _postgres_connect(connection: DBAPIConnection, _record: object) -> None:
+    """A process that freezes inside a transaction must not keep its locks for ever."""
+    cursor = connection.cursor()
+    cursor.execute(f"SET idle_in_transaction_session_timeout = {_FROZEN_MS}")
+    cursor.close()
+    connection.commit()
 
 
 def _sqlite_connect(connection: DBAPIConnection, _record: object) -> None:
