@@ -1,9 +1,10 @@
 """Race programs instead of descending: draw many, keep those whose scores tell the classes apart.
 
 Successive halving (Jamieson and Talwalkar 2016) on a shared subset of training images, then greedy forward
-selection of views that complement each other. Half of the candidates are drawn at random, the other half are
-neighbours of the best of those. The criterion is closed-form leave-one-out ridge on log-scores: no step size,
-no gradient, and every answer is used again for the final head.
+selection of views that complement each other. For one or two views, half of the candidates are neighbours of
+the best of those drawn at random; more views gain more from candidates that are unlike. The criterion is
+closed-form leave-one-out ridge on log-scores: no step size, no gradient, and every answer is used again for
+the final head.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from app.reprogramming.ridge import loo_ridge
 
 FIRST, NEAR, SECOND = "first round", "neighbours", "second round"
 KEEP = 3  # one candidate in so many reaches the second round
+FEW_VIEWS = 2  # up to here neighbours are drawn
 PARENTS = 6  # at least so many candidates have neighbours drawn
 MANY_LABELS = 20  # from here on a few candidates do: each view says enough
 FEW_CANDIDATES, MOST_CANDIDATES = 12, 200
@@ -57,20 +59,21 @@ class Rounds:
     @property
     def drawn(self) -> int:
         """Candidates drawn at random; the others are neighbours."""
-        return -(-self.candidates // 2)
+        return -(-self.candidates // 2) if self.views <= FEW_VIEWS else self.candidates
 
     def stages(self, shape: Shape) -> list[Stage]:
         """The plan, in order of spending."""
         rest = self.views * (shape.probe - self.second)
         if not self.second:
             rest -= shape.probe  # the plain view is among them, and paid
-        return [
+        stages = [
             Stage("probe", shape.probe),
             Stage(FIRST, self.drawn * self.first),
             Stage(NEAR, (self.candidates - self.drawn) * self.first),
             Stage(SECOND, self.kept * (self.second - self.first)),
             Stage("views", rest),
         ]
+        return [stage for stage in stages if stage.queries]
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class Race:
         """The phase that follows a finished one, and what its meta says."""
         if phase == SECOND:
             return finals.begin([running[i] for i in heat.forward(rounds.views)])
-        if phase == FIRST:
+        if phase == FIRST and rounds.drawn < rounds.candidates:
             parents = [running[i] for i in heat.best(rounds.views, max(rounds.views, PARENTS))]
             near = [[*parents[i % len(parents)], i] for i in range(rounds.candidates - rounds.drawn)]
             return NEAR, {"running": running + near, "paid": len(running)}

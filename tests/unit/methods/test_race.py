@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conformance.methods import Source, play, problem
@@ -45,6 +47,12 @@ def test_ten_thousand_queries_race_some_sixty_candidates_for_eight_views() -> No
     assert rounds.views == 8
     assert 50 <= rounds.candidates <= 90
     assert (rounds.first, rounds.second) == (60, 150)
+
+
+def test_neighbours_are_for_few_views() -> None:
+    many, few = Race().rounds(DIGITS), Race().rounds(replace(DIGITS, queries_per_prediction=2))
+    assert many.drawn == many.candidates
+    assert few.drawn == -(-few.candidates // 2)
 
 
 def test_many_source_labels_need_few_candidates() -> None:
