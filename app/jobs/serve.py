@@ -110,9 +110,7 @@ class _Counted:
             raise BadRequest(
                 f"The provider refused the image: {error.detail}", code="image_rejected", hint=error.hint
             )
-        column = {label: i for i, label in enumerate(answers.labels)}
-        wide = np.concatenate([answers.scores, np.full((len(answers.scores), 1), np.nan)], axis=1)
-        return wide[:, [column.get(label, -1) for label in self._labels]]
+        return answers.under(self._labels)
 
 
 def _decode(files: list[bytes], canonical: tuple[int, int]) -> Images:
