@@ -136,7 +136,7 @@ events = Table(
     Column("created_at", Float, nullable=False),
 )
 
-budgets = Table(  # one row per scope that may spend: a job, an endpoint, a connection (account cap)
+budgets = Table(  # one row per scope that may spend: a job, an endpoint, a connection (account cap), a key
     "budgets",
     metadata,
     Column("scope", String(60), primary_key=True),
@@ -149,6 +149,7 @@ budgets = Table(  # one row per scope that may spend: a job, an endpoint, a conn
     Column("unknown_queries", BigInteger, nullable=False),  # of queries_spent: outcome unknowable
     Column("cached_queries", BigInteger, nullable=False),
     Column("retried_queries", BigInteger, nullable=False),
+    Column("payer", String(40)),  # the key whose own row is charged too
     CheckConstraint("spent >= 0 AND reserved >= 0", name="money_not_negative"),
     CheckConstraint("queries_spent >= 0 AND queries_reserved >= 0", name="queries_not_negative"),
     CheckConstraint("cap IS NULL OR spent + reserved <= cap", name="money_cap"),
@@ -174,6 +175,7 @@ attempts = Table(  # one HTTP request to a provider: committed before its bytes 
     Column("code", String(60)),  # error code when not answered
     Column("sent_at", Float, nullable=False),
     Column("done_at", Float),
+    Column("payer", String(40)),  # the key that is charged too
     Index("ix_attempts_scope", "scope", "id"),
 )
 
@@ -231,6 +233,53 @@ keys = Table(
     Column("created_at", Float, nullable=False),
     Column("last_used_at", Float),
     Column("revoked_at", Float),
+    Column("requests_per_second", Float),  # null: no limit
+    Column("currency", String(3)),  # of the key's cap; null: no cap
+)
+
+audit = Table(  # who changed or spent what: one line for each answer to a call that is no read
+    "audit",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("key_id", String(40), nullable=False),
+    Column("action", String(60), nullable=False),  # the route's name: create_job, predict, ...
+    Column("resource", String(200), nullable=False),  # a path
+    Column("request_id", String(128), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("cost_micros", BigInteger, nullable=False),  # by this call itself
+    Column("currency", String(3)),
+    Index("ix_audit_key", "key_id", "id"),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("events", JSON, nullable=False),  # types, `*` at the end stands for the rest
+    Column("secret_encrypted", Text, nullable=False),
+    Column("enabled", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+deliveries = Table(  # one message to one webhook; its id is the message's own and stays over tries
+    "deliveries",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("webhook_id", String(40), ForeignKey("webhooks.id"), nullable=False),
+    Column("type", String(40), nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("status", String(10), nullable=False),  # pending | delivered | failed
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Float, nullable=False),  # when it is due
+    Column("http_status", Integer),
+    Column("error", String(300)),
+    Column("created_at", Float, nullable=False),
+    Column("done_at", Float),
+    Index("ix_deliveries_due", "status", "next_at"),
+    Index("ix_deliveries_webhook", "webhook_id", "id"),
 )
 
 idempotency = Table(
