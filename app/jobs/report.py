@@ -39,8 +39,8 @@ def judge(
     images, labels, scores = images[answered], labels[answered], scores[:, answered]
     target = programs.score(program, scores[1:], images)
     mine = target.argmax(axis=1) == labels
-    rivals = _rivals(problem, images, scores[0])
-    right = {name: predicted == labels for name, (predicted, _) in rivals.items()}
+    beside = rivals(problem, images, scores[0])
+    right = {name: predicted == labels for name, (predicted, _) in beside.items()}
     test = {
         **_accuracy(mine),
         "images": len(labels),
@@ -51,7 +51,7 @@ def judge(
     return {
         "test": test,
         "baselines": {
-            name: {**_accuracy(right[name]), "queries": queries} for name, (_, queries) in rivals.items()
+            name: {**_accuracy(right[name]), "queries": queries} for name, (_, queries) in beside.items()
         },
         "verdict": metrics.verdict(
             mine, right["linear_head"], right["raw_pixels"], queries_per_prediction=len(program.views)
@@ -59,7 +59,7 @@ def judge(
     }
 
 
-def _rivals(problem: Problem, images: Images, plain: Scores) -> dict[str, tuple[Labels, int]]:
+def rivals(problem: Problem, images: Images, plain: Scores) -> dict[str, tuple[Labels, int]]:
     """Each baseline's predictions on the test split, and the training queries it needed."""
     train_images = np.concatenate([problem.images["train"], problem.images["val"]])
     train_labels = np.concatenate([problem.labels["train"], problem.labels["val"]])
