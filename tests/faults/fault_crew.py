@@ -183,6 +183,13 @@ class Crew:
     def tail(self, characters: int = 3000) -> str:
         return self.log.read_text(errors="replace")[-characters:] if self.log.exists() else ""
 
+    def succeeded(self, jobs: list[str]) -> None:
+        """Raises AssertionError with what the workers said of a segment that failed."""
+        if all(self.get(job).status == "succeeded" for job in jobs):
+            return
+        said = self.log.read_text(errors="replace").partition("segment failed")[2][:6000]
+        raise AssertionError(f"{[line for line in self.story(jobs) if line[1] != 'succeeded']}\n{said}")
+
     # ---------------------------------------------------------------- invariants
 
     def never_over(self) -> None:

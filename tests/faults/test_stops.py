@@ -89,11 +89,9 @@ def _freeze(team: Crew) -> None:
 
 @pytest.mark.parametrize("changes", [20, pytest.param(500, marks=pytest.mark.chaos)])
 def test_pause_resume_cancel_at_random(
-    database_url: str, tmp_path: Path, source: Source, changes: int
+    database_url: str, tmp_path: Path, source: Source, seed: int, changes: int
 ) -> None:
     """Nothing is reserved for a job once a pause or cancel was answered, and the program is the same."""
-    seed = random.SystemRandom().randrange(2**31)
-    print(f"seed {seed}")
     chance = random.Random(seed)
     source.delay = lambda n: 0.03
     with crew(database_url, tmp_path / "faults", source, 1) as team:

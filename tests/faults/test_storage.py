@@ -165,9 +165,11 @@ def _pg(programs: Path, data: Path, *what: str) -> None:
 
 
 @pytest.mark.parametrize("copies", [4, pytest.param(100, marks=pytest.mark.chaos)])
-def test_copies_of_a_running_database(sqlite_url: str, tmp_path: Path, source: Source, copies: int) -> None:
+def test_copies_of_a_running_database(
+    sqlite_url: str, tmp_path: Path, source: Source, seed: int, copies: int
+) -> None:
     """Every copy opens, is whole, and knows of everything that was billed until it was begun."""
-    chance = random.Random(copies)
+    chance = random.Random(seed)
     source.delay = lambda n: 0.02
     original = Path(sa.make_url(sqlite_url).database or "")
     with crew(sqlite_url, tmp_path / "faults", source, 1) as team:

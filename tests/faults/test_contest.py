@@ -1,0 +1,94 @@
+"""Many processes at one cap and at one rate limit: nothing over, and what is allowed is used."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import Queue
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fault_crew import PRICE, Crew, crew, race
+from fault_source import Source
+
+from app.contracts import Limits
+from app.errors import BudgetExhausted
+from app.storage.budget import Ledger
+from app.storage.database import migrate, open_engine
+
+SPAWN = multiprocessing.get_context("spawn")
+PROCESSES, THREADS = 8, 16
+EXCESS, USED = 1.02, 0.95  # of the rate limit: the most in any second, the least over the whole run
+RATE = 100.0
+
+
+def _spend(url: str, seed: list[int], scope: str, each: int, done: Queue[tuple[int, int, int]]) -> None:
+    """One process: `each` reservations, every one settled. Puts (reservations, refused, images spent)."""
+    engine = open_engine(url)
+    ledger = Ledger(engine)
+
+    def some(thread: int) -> tuple[int, int, int]:
+        rng, refused, spent = np.random.default_rng([*seed, thread]), 0, 0
+        count = each // THREADS
+        for _ in range(count):
+            images = int(rng.integers(1, 4))
+            try:
+                attempt = ledger.reserve(
+                    scope, "conn_1", fence=0, images=images, price_micros=PRICE, purpose="t"
+                )
+            except BudgetExhausted:
+                refused += 1
+                continue
+            billed = int(rng.integers(0, images + 1))
+            unknown = int(rng.integers(0, images - billed + 1))
+            outcome = "answered" if billed else "unknown" if unknown else "released"
+            ledger.settle(attempt, (), billed=billed, unknown=unknown, outcome=outcome)
+            spent += billed + unknown
+        return count, refused, spent
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(some, range(THREADS)))
+    done.put((sum(f[0] for f in found), sum(f[1] for f in found), sum(f[2] for f in found)))
+    engine.dispose()
+
+
+@pytest.mark.parametrize("each", [1_008, pytest.param(50_000, marks=pytest.mark.chaos)])
+def test_eight_processes_at_one_cap(database_url: str, seed: int, each: int) -> None:
+    """The account's cap is used to the last query and not passed; sums are exact in every scope."""
+    migrate(database_url)
+    engine = open_engine(database_url)
+    ledger, cap, began = Ledger(engine), PROCESSES * each, time.monotonic()  # wanted: 1.5 times as much
+    ledger.open("conn_1", cap * PRICE, None)
+    scopes = ("job_1", "job_2", "job_3")
+    for scope in scopes:
+        ledger.open(scope, None, cap)
+    done: Queue[tuple[int, int, int]] = SPAWN.Queue()
+    workers = [
+        SPAWN.Process(target=_spend, args=(database_url, [seed, n], scopes[n % 3], each, done), daemon=True)
+        for n in range(PROCESSES)
+    ]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers) and done.empty():
+        account = ledger.cost("conn_1")
+        assert account.spent + account.reserved <= cap * PRICE  # I1
+        time.sleep(0.2)
+    found = [done.get(timeout=600) for _ in workers]
+    for worker in workers:
+        worker.join()
+    seconds = time.monotonic() - began
+    reservations, refused, spent = (sum(column) for column in zip(*found, strict=True))
+    account, parts = ledger.cost("conn_1"), [ledger.cost(scope) for scope in scopes]
+    assert (account.queries_spent, account.spent, account.reserved) == (cap, cap * PRICE, 0)
+    assert spent == cap == sum(part.queries_spent for part in parts)
+    assert sum(part.spent for part in parts) == cap * PRICE
+    assert all(part.reserved == 0 for part in parts)
+    assert refused > 0
+    print(
+        f"{PROCESSES} processes, {reservations} reservations, {refused} refused, {spent} of {cap} spent, "
+        f"0 over, {reservations / seconds:.0f} reservations per s"
+    )
+    engine.dispose()
