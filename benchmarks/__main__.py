@@ -1,6 +1,7 @@
-"""Run every benchmark and assemble RESULTS.md.   python -m benchmarks [NAME ...]
+"""Run benchmarks and assemble RESULTS.md.   python -m benchmarks [NAME ...]
 
-Without names all of them run, a few minutes each; sections of earlier runs stay as they are.
+Without names all but `learning` run, a few minutes each; `learning` takes hours, and options of its own.
+Sections of earlier runs stay as they are.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from benchmarks.common import RESULTS
 
 NAMES = ("cpu", "rate", "ledger", "resume", "million", "scaling")
+LONG = ("learning",)
 
 
 def assemble() -> None:
@@ -22,7 +24,9 @@ def assemble() -> None:
 
 
 def main() -> None:
-    named = [name for name in sys.argv[1:] if name in NAMES]  # a number after a name is that benchmark's size
+    named = [
+        name for name in sys.argv[1:] if name in NAMES + LONG
+    ]  # a number after a name is that benchmark's size
     if len(named) == 1:
         importlib.import_module(f"benchmarks.{named[0]}").main()
     for name in [] if len(named) == 1 else named or NAMES:  # each with a memory of its own

@@ -1,0 +1,228 @@
+"""One cell of the grid: learn a task through a source model by a method, then look once at the test."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from app.contracts import Ask, Images, Labels, MethodState, Scores
+from app.jobs import report
+from app.methods import Method, Problem, choice, make
+from app.reprogramming import metrics
+from app.reprogramming import program as programs
+from app.reprogramming.mapping import LabelMapping
+from app.reprogramming.program import Program
+from app.reprogramming.scores import score_floor
+from app.reprogramming.transform import View, render_many
+from benchmarks.learning import tasks
+from benchmarks.learning.sources import Source
+
+CHUNK = 512  # images rendered at once
+
+#: Name in the report -> method.type and its options; the others go by their own name, with defaults.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bar-paper": (
+        "bar",
+        {"directions": 25, "program": {"resolution": "pixel"}, "mapping": {"type": "random"}},
+    ),
+    "zoo-newton": ("zoo", {"solver": "newton"}),
+    **{f"bar q={q}": ("bar", {"directions": q}) for q in (1, 25)},
+    **{f"bar m={m}": ("bar", {"mapping": {"type": "frequency", "labels_per_class": m}}) for m in (1, 3)},
+    "bar cross-entropy": ("bar", {"loss": {"type": "cross_entropy"}}),
+    "bar random": ("bar", {"mapping": {"type": "random"}}),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What to run. `queries` are those of learning, the probe pass included; the test comes on top."""
+
+    task: str
+    source: str
+    method: str
+    views: int  # queries per prediction allowed
+    queries: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}/{self.source}/{self.method}/r{self.views}/{self.queries}/s{self.seed}"
+
+
+@dataclass
+class Clock:
+    """CPU seconds of the parts of a run."""
+
+    render: float = 0.0
+    ask: float = 0.0  # model, cache and bookkeeping of the benchmark
+    learn: float = 0.0
+
+
+def run(cell: Cell) -> dict[str, Any]:
+    """The cell's line of results."""
+    began, clock, source = time.monotonic(), Clock(), Source(cell.source)
+    with threadpool_limits(1):
+        problem, images, labels = problem_of(cell, source)
+        if cell.method == "baselines":
+            found = _rivals(cell, problem, images, labels, source)
+        else:
+            found = _learned(cell, problem, images, labels, source, clock)
+    return {
+        "cell": cell.name,
+        **asdict(cell),
+        "images": {**{split: len(rows) for split, rows in problem.labels.items()}, "test": len(labels)},
+        **found,
+        "cpu": {
+            **{k: round(v, 3) for k, v in asdict(clock).items()},
+            "model": round(source.model_seconds, 3),
+        },
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def problem_of(cell: Cell, source: Source) -> tuple[Problem, Images, Labels]:
+    """The problem, its probe paid, and the test images and labels that learning never sees."""
+    task = tasks.load(cell.task)
+    rows = task.rows(cell.seed, cell.queries)
+    test = rows.pop("test")
+    images = {split: task.images[at] for split, at in rows.items()}
+    plain = (View(size=source.side),)
+    probe = {split: asked(source, plain, images[split])[0] for split in rows}
+    problem = Problem(
+        images=images,
+        labels={split: task.labels[at] for split, at in rows.items()},
+        target_labels=task.classes,
+        source_labels=source.labels,
+        score_kind="probability",
+        floor=score_floor(np.concatenate(list(probe.values())), "probability"),
+        size=source.side,
+        seed=cell.seed,
+        queries=cell.queries,
+        queries_per_prediction=cell.views,
+        probe=probe,
+        groups=None if task.groups is None else {split: task.groups[at] for split, at in rows.items()},
+    )
+    return problem, task.images[test], task.labels[test]
+
+
+def asked(source: Source, views: tuple[View, ...], images: Images, clock: Clock | None = None) -> Scores:
+    """(V, n, K) scores, a few images at a time."""
+    clock = clock or Clock()
+    rows = max(1, CHUNK // len(views))
+    parts: list[Scores] = []
+    for start in range(0, len(images), rows):
+        t0 = time.process_time()
+        pixels = render_many(views, images[start : start + rows])
+        t1 = time.process_time()
+        parts.append(source(pixels).reshape(len(views), -1, len(source.labels)))
+        clock.render += t1 - t0
+        clock.ask += time.process_time() - t1
+    return np.concatenate(parts, axis=1)
+
+
+def learner_of(cell: Cell) -> Method:
+    name, options = VARIANTS.get(cell.method, (cell.method, {}))
+    return make(name, options)
+
+
+def _learned(
+    cell: Cell, problem: Problem, images: Images, labels: Labels, source: Source, clock: Clock
+) -> dict[str, Any]:
+    learner, own = learner_of(cell), Own(problem)
+    began = time.process_time()
+    state = learner.start(problem)
+    clock.learn += time.process_time() - began
+    while (wish := learner.ask(problem, state)) is not None:
+        scores = asked(source, wish.views, problem.images[wish.split][wish.rows], clock)
+        began = time.process_time()
+        told = learner.tell(problem, state, scores)
+        clock.learn += time.process_time() - began
+        own.saw(wish, state, told)
+        state = told
+    program, paid = learner.program(problem, state), len(source.paid)
+    assert paid <= max(cell.queries, problem.count), f"{cell.name} asked {paid} queries"
+    target = programs.score(program, asked(source, program.views, images), images)
+    right = target.argmax(axis=1) == labels
+    return {
+        "paid": paid,
+        "micros": paid * source.micros,
+        "asks": len(program.views),
+        "fused": program.pixel_features,
+        "accuracy": float(right.mean()),
+        "balanced_accuracy": metrics.balanced_accuracy(labels, target.argmax(axis=1)),
+        "auroc": metrics.auroc(target, labels),
+        "ece": metrics.ece(target, labels),
+        "validation": float(state.meta["best_accuracy"]),
+        "right": packed(right),
+        **own.tested(images, labels, source),
+    }
+
+
+class Own:
+    """The best program that a descending method made by itself: what it serves may be the plain head."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._program: Program | None = None
+        self._validation = -1.0
+
+    def saw(self, wish: Ask, state: MethodState, told: MethodState) -> None:
+        """A judgement of the prompt as it stands: the mapping it was judged with is in the state."""
+        accuracy = told.metrics.get("candidate_val_accuracy", -1.0)
+        parts = {n.removeprefix("mapping."): a for n, a in state.arrays.items() if n.startswith("mapping.")}
+        if not parts or accuracy <= self._validation:
+            return
+        kind = "group" if parts.pop("kind") else "linear"
+        mapping = LabelMapping.from_arrays(parts, {"kind": kind, "gamma": 0.0})
+        self._program = choice.assembled(self._problem, wish.views, mapping)
+        self._validation = accuracy
+
+    def tested(self, images: Images, labels: Labels, source: Source) -> dict[str, Any]:
+        if self._program is None:
+            return {}
+        target = programs.score(self._program, asked(source, self._program.views, images), images)
+        return {
+            "own": {
+                "accuracy": float((target.argmax(axis=1) == labels).mean()),
+                "validation": self._validation,
+            }
+        }
+
+
+def _rivals(cell: Cell, problem: Problem, images: Images, labels: Labels, source: Source) -> dict[str, Any]:
+    """Everything a program is compared with, and a model on what the images were made of."""
+    plain = asked(source, (View(size=source.side),), images)[0]
+    predictions = report.rivals(problem, images, plain)
+    task, rows = tasks.load(cell.task), tasks.load(cell.task).rows(cell.seed, cell.queries)
+    if task.raw is not None:
+        train = np.concatenate([rows["train"], rows["val"]])
+        raw = metrics.raw_pixel_baseline(
+            task.raw[train], task.labels[train], task.raw[rows["test"]], cell.seed
+        )
+        predictions["raw_data"] = (raw, 0)
+    return {
+        "rivals": {
+            name: {
+                "accuracy": float((predicted == labels).mean()),
+                "paid": paid,
+                "micros": paid * source.micros,
+                "right": packed(predicted == labels),
+            }
+            for name, (predicted, paid) in predictions.items()
+        }
+    }
+
+
+def packed(right: NDArray[np.bool_]) -> str:
+    """One bit per test image, as hexadecimal."""
+    return np.packbits(right).tobytes().hex()
+
+
+def unpacked(text: str, count: int) -> NDArray[np.bool_]:
+    """The inverse."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=count).astype(bool)
