@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from fnmatch import fnmatch
 
 from benchmarks.learning import grid
 
@@ -22,7 +23,9 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", nargs="+", metavar="TEXT", help="cells whose name holds one of these")
+    parser.add_argument(
+        "--only", nargs="+", metavar="TEXT", help="cells whose name holds one of these, * for anything"
+    )
     parser.add_argument("--queries", type=int, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--processes", type=int, default=grid.PROCESSES)
@@ -33,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     wanted = [
         cell
         for cell in grid.cells()
-        if (not args.only or any(text in cell.name for text in args.only))
+        if (not args.only or any(fnmatch(cell.name, f"*{text}*") for text in args.only))
         and (not args.queries or cell.queries in args.queries)
         and (not args.seeds or cell.seed in args.seeds)
     ]
