@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,8 @@ from app.storage.jobs import OVER, JobRecord
 from app.wiring import House
 
 PRICE = 1_200  # micro-units per query
+EXCESS = 1.02  # of the rate limit: the most in any second (I4)
+LIMITS = Limits(requests_per_second=200, concurrency=4, max_batch=4)
 ROOM = 100_000  # queries: never the limit
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["fault_worker"])
@@ -52,6 +54,7 @@ class Crew:
     url: str
     folder: Path
     source: Source
+    limits: Limits = LIMITS
     settings: dict[str, str] = field(default_factory=dict)
     deaths: list[float] = field(default_factory=list)
 
@@ -78,12 +81,10 @@ class Crew:
 
     # ---------------------------------------------------------------- what jobs need
 
-    def connect(self, rate: float = 5000, concurrency: int = 4, max_batch: int = 4, **more: Any) -> str:
+    def connect(self) -> str:
         """A connection to the source model. Returns its id."""
-        limits = Limits(rate, concurrency, max_batch)
-        new = NewConnection(
-            "source", "clarifai", self.source.url, {"model_id": "m"}, {}, Price(PRICE), limits, "key", **more
-        )
+        price, model = Price(PRICE), {"model_id": "m"}
+        new = NewConnection("source", "clarifai", self.source.url, model, {}, price, self.limits, "key")
         return self.house.connections.create(new).id
 
     def upload(self, images: int = 60, seed: int = 0) -> str:
@@ -99,7 +100,7 @@ class Crew:
         return ident
 
     def job(
-        self, seed: int, *, queries: int = ROOM, cap: int | None = None, connection: str = "", **spec: Any
+        self, seed: int, *, queries: int = ROOM, cap: int | None = None, dataset: str = "", **spec: Any
     ) -> str:
         """Create a job and queue it, as the API does; `cap` in queries' worth of money. Returns its id."""
         limits: dict[str, Any] = {"max_queries": queries, "queries_per_prediction": 2}
@@ -108,8 +109,8 @@ class Crew:
         checked = JobSpec.model_validate(
             {
                 "name": f"seed {seed}",
-                "connection_id": connection or self.connection,
-                "dataset_id": self.dataset,
+                "connection_id": self.connection,
+                "dataset_id": dataset or self.dataset,
                 "seed": seed,
                 "limits": limits,
                 **(spec or views()),
@@ -210,8 +211,9 @@ class Crew:
         assert billed <= taken, f"I1: billed {billed}, on the books {taken}"
 
     def check(self, jobs: list[str]) -> None:
-        """I1, I2, I3 and I7 at the end of a run, and that nothing is left open."""
+        """I1 to I4 and I7 at the end of a run, and that nothing is left open."""
         self.never_over()
+        self._in_every_second()
         answered = self._answered()
         self._all_stored()
         self._bought_once(answered)
@@ -227,6 +229,11 @@ class Crew:
         for job in jobs:
             cost = self.house.ledger.cost(job)
             assert (cost.reserved, cost.queries_reserved) == (0, 0), job
+
+    def _in_every_second(self) -> None:
+        """I4, by the provider's clock."""
+        allowed = EXCESS * self.limits.requests_per_second
+        assert self.source.worst_second() <= allowed, f"I4: {self.source.worst_second()} of {allowed}"
 
     def _answered(self) -> set[int]:
         """Numbers of the requests whose answers the ledger has."""
@@ -269,10 +276,20 @@ class Crew:
         return counts
 
 
+def until(true: Callable[[], object], seconds: float = 30) -> None:
+    """Wait for it."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
 @contextmanager
-def crew(url: str, folder: Path, source: Source, workers: int = 0, **settings: str) -> Iterator[Crew]:
+def crew(
+    url: str, folder: Path, source: Source, workers: int = 0, *, limits: Limits = LIMITS, **settings: str
+) -> Iterator[Crew]:
     """A crew with `workers` started, all of them gone at the end of the block."""
-    made = Crew(url, folder, source, settings)
+    made = Crew(url, folder, source, limits, settings)
     try:
         for slot in range(workers):
             made.start(slot)

@@ -6,22 +6,22 @@ import multiprocessing
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing import Queue
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_crew import PRICE, Crew, crew, race
+from fault_crew import PRICE, crew, race, until
 from fault_source import Source
 
 from app.contracts import Limits
-from app.errors import BudgetExhausted
+from app.errors import BudgetExhausted, Conflict
 from app.storage.budget import Ledger
 from app.storage.database import migrate, open_engine
 
 SPAWN = multiprocessing.get_context("spawn")
 PROCESSES, THREADS = 8, 16
-EXCESS, USED = 1.02, 0.95  # of the rate limit: the most in any second, the least over the whole run
 RATE = 100.0
 
 
@@ -92,3 +92,65 @@ def test_eight_processes_at_one_cap(database_url: str, seed: int, each: int) -> 
         f"0 over, {reservations / seconds:.0f} reservations per s"
     )
     engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("workers", "seconds", "every", "least"),
+    [(3, 5, 2.5, 0.0), pytest.param(8, 60, 5.0, 0.95, marks=pytest.mark.chaos)],
+)
+def test_the_rate_is_kept_and_used(
+    database_url: str,
+    tmp_path: Path,
+    source: Source,
+    seed: int,
+    workers: int,
+    seconds: int,
+    every: float,
+    least: float,
+) -> None:
+    """Workers share one rate; one is killed every few seconds, and the provider says 429 between. No second
+    holds more than is allowed (I4); at least `least` of what the provider allowed is used."""
+    chance = random.Random(seed)
+    refused = _refuse_now_and_then(source, chance, every)
+    with crew(database_url, tmp_path / "faults", source, workers, limits=Limits(RATE, 16, 1)) as team:
+        jobs = [team.job(n, dataset=team.upload(300, n), **race()) for n in range(2 * workers)]
+        until(lambda: source.requests >= 2 * RATE)  # all of them are up
+        first, kills, end = time.monotonic(), 0, time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(every, left))
+            slot = chance.choice(list(team.workers))
+            team.kill(slot)
+            team.start(slot)
+            kills += 1
+            jobs += [team.job(len(jobs), dataset=team.upload(300, len(jobs)), **race())]
+        last = time.monotonic()
+        for job in jobs:
+            with suppress(Conflict):
+                team.house.jobs.cancel(job)
+        team.wait(jobs, 60)
+        team.check(jobs)  # I4 with the others
+    held = sum(wait for at, wait in refused if first <= at <= last)
+    sent = sum(first <= at <= last for at in source.arrivals)
+    used = sent / (RATE * (last - first - held))
+    print(
+        f"{workers} workers, {kills} kills, {len(refused)} times 429, {sent} requests in "
+        f"{last - first:.0f} s ({held:.1f} s of them asked to wait): {used:.3f} of the rate used, "
+        f"{source.worst_second()} in the worst second of {RATE:.0f} allowed"
+    )
+    assert used >= least
+
+
+def _refuse_now_and_then(source: Source, chance: random.Random, every: float) -> list[tuple[float, float]]:
+    """429 with Retry-After 0.2 about every so many seconds. Returns when (monotonic) and for how long."""
+    told: list[tuple[float, float]] = []
+    due = [time.monotonic() + every]
+
+    def fault(n: int) -> str | None:
+        if time.monotonic() < due[0]:
+            return None
+        due[0] = time.monotonic() + chance.uniform(0.5, 1.5) * every
+        told.append((time.monotonic(), 0.2))
+        return "throttled 0.2"
+
+    source.fault = fault
+    return told

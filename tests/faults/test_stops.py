@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from fault_crew import Crew, crew, race, views
+from fault_crew import Crew, crew, race, until, views
 from fault_source import Source
 from test_kill import without_faults
 
@@ -51,7 +51,7 @@ def test_a_frozen_worker_can_write_and_spend_nothing(
     source.delay = lambda n: 0.1
     with crew(database_url, tmp_path / "faults", source, 1) as team:
         job = team.job(3, **race())
-        _until(lambda: source.requests >= 5)
+        until(lambda: source.requests >= 5)
         _freeze(team)
         team.deaths.append(time.time())
         team.start(1)
@@ -227,11 +227,3 @@ def test_the_connections_budget_stands_above(tmp_path: Path, source: Source, sql
         team.house.runner.enqueue(job)
         team.wait([job])
         team.check([job])
-
-
-def _until(true: object, seconds: float = 30) -> None:
-    assert callable(true)
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)

@@ -18,7 +18,7 @@ from pathlib import Path
 import fault_worker
 import pytest
 import sqlalchemy as sa
-from fault_crew import FORKS, PRICE, crew, race
+from fault_crew import FORKS, PRICE, crew, race, until
 from fault_source import Source
 from test_kill import without_faults
 
@@ -65,7 +65,7 @@ def test_disk_full(sqlite_url: str, tmp_path: Path, source: Source) -> None:
     source.delay = lambda n: 0.05
     with crew(sqlite_url, tmp_path / "faults", source, 1) as team:
         job = team.job(21, **race())
-        _until(lambda: source.requests >= 8)
+        until(lambda: source.requests >= 8)
         pid = team.workers[0].pid
         assert pid is not None
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
@@ -105,7 +105,7 @@ def test_read_only(postgres_url: str, tmp_path: Path, source: Source) -> None:
     source.delay = lambda n: 0.05
     with crew(postgres_url, tmp_path / "faults", source, 1) as team:
         job = team.job(23, **race())
-        _until(lambda: source.requests >= 8)
+        until(lambda: source.requests >= 8)
         _read_only(postgres_url, True)
         time.sleep(1.0)
         sent = source.requests
@@ -143,10 +143,10 @@ def test_postgres_restarts(
         for _ in range(restarts):
             if team.over(jobs):
                 jobs.append(team.job(24 + len(jobs), **race()))
-            _until(lambda least=source.requests + 5: source.requests >= least, 60)
+            until(lambda least=source.requests + 5: source.requests >= least, 60)
             _pg(programs, data, "restart", "-m", "immediate")
             back = time.monotonic()
-            _until(lambda seen=source.requests: source.requests > seen or team.over(jobs), 60)
+            until(lambda seen=source.requests: source.requests > seen or team.over(jobs), 60)
             slowest, n = max(slowest, time.monotonic() - back), n + 1
         team.wait(jobs, 60)
         team.check(jobs)
@@ -221,7 +221,7 @@ def test_a_restored_backup_goes_on(sqlite_url: str, tmp_path: Path, source: Sour
     copy = tmp_path / "copy.sqlite"
     with crew(sqlite_url, tmp_path / "faults", source, 1) as team:
         job = team.job(26, **race())
-        _until(lambda: source.requests >= 10)
+        until(lambda: source.requests >= 10)
         _backed_up(original, copy)
         team.kill(0)
     restored = tmp_path / "restored.sqlite"
@@ -237,7 +237,7 @@ def test_a_dump_goes_on(own_postgres: tuple[sa.URL, Path], tmp_path: Path, sourc
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     with crew(text, tmp_path / "faults", source, 1) as team:
         job = team.job(27, **race())
-        _until(lambda: source.requests >= 10)
+        until(lambda: source.requests >= 10)
         dump = tmp_path / "dump"
         subprocess.run([str(programs / "pg_dump"), "-Fc", "-f", str(dump), plain], check=True)
         team.kill(0)
@@ -257,7 +257,7 @@ def _resumed(url: str, folder: Path, source: Source, job: str) -> None:
     jobs: Jobs = house.jobs
     worker = _worker(url, folder)
     try:
-        _until(lambda: jobs.get(job).over, 60)
+        until(lambda: jobs.get(job).over, 60)
         assert jobs.get(job).status == "succeeded"
         cost = house.ledger.cost(job)
         assert cost.queries_reserved == 0
@@ -281,11 +281,3 @@ def _worker(url: str, folder: Path) -> BaseProcess:
     )
     worker.start()
     return worker
-
-
-def _until(true: object, seconds: float = 30) -> None:
-    assert callable(true)
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
