@@ -1,0 +1,79 @@
+"""`reprog datasets`: labelled images in, what is wrong with them out."""
+
+from __future__ import annotations
+
+import mimetypes
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.remote.client import After, Json, Limit, Repeat, call, resource, save, show
+
+_COLUMNS = ("id", "name", "classes", "counts")
+
+group = resource("datasets", _COLUMNS)
+
+
+@group.command("upload")
+def upload(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    name: Annotated[str | None, typer.Option(help="Default: the file's.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the splits that are not given.")] = 0,
+    format_: Annotated[str, typer.Option("--format", help="Default: seen from the file.")] = "auto",
+    key: Repeat = None,
+    as_json: Json = False,
+) -> None:
+    """Upload a file. Warnings of the report go to stderr."""
+    kind = "application/x-npz" if file.suffix == ".npz" else mimetypes.guess_type(file.name)[0]
+    with file.open("rb") as stream:
+        answer = call(
+            "POST",
+            "/v1/datasets",
+            key=key,
+            params={"name": name or file.stem, "format": format_, "seed": seed},
+            content=stream,
+            headers={"content-type": kind or "application/octet-stream"},
+        ).json()
+    for warning in (answer.get("report") or {}).get("warnings", []):
+        typer.echo(f"warning: {warning}", err=True)
+    show(answer, as_json, _COLUMNS)
+
+
+@group.command("report")
+def report(ident: str, as_json: Json = False) -> None:
+    """How the labels were read, duplicates, leaks, and every rejected file with its reason."""
+    found: dict[str, Any] = call("GET", f"/v1/datasets/{ident}/report").json()
+    if as_json:
+        show(found, True, ())
+        return
+    typer.echo(f"{found['accepted']} of {found['files']} files accepted. {found['how_labels_were_read']}")
+    for warning in found["warnings"]:
+        typer.echo(f"warning: {warning}")
+    show({"data": found["rejected"]}, False, ("file", "code", "reason"))
+
+
+@group.command("items")
+def items(
+    ident: str,
+    split: Annotated[str | None, typer.Option(help="train, val or test.")] = None,
+    label: Annotated[str | None, typer.Option(help="Only of this class.")] = None,
+    limit: Limit = 20,
+    after: After = None,
+    as_json: Json = False,
+) -> None:
+    """The images one by one."""
+    given = {"split": split, "label": label, "limit": limit, "after": after}
+    answer = call("GET", f"/v1/datasets/{ident}/items", params=given)
+    show(answer.json(), as_json, ("n", "label", "split", "image"))
+
+
+@group.command("image")
+def image(
+    ident: str,
+    n: int,
+    out: Annotated[Path, typer.Option("-o", "--out")] = Path("image.png"),
+    as_json: Json = False,
+) -> None:
+    """Save one image as PNG."""
+    save(call("GET", f"/v1/datasets/{ident}/items/{n}/image"), out, as_json)

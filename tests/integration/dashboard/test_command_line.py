@@ -1,0 +1,287 @@
+"""`reprog` resource verbs against the service itself: each is one operation of the REST surface, and each
+operation is a verb."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jsonschema
+import pytest
+import uvicorn
+import yaml
+from dashboard_place import Place
+from typer.testing import CliRunner, Result
+
+from app.api.openapi import dump
+from app.cli import app as cli
+from app.jobs.schema import job_schema
+from app.remote import GROUPS
+
+ROOT = Path(__file__).parents[3]
+#: Operations that no verb covers, and why.
+NO_VERB = {r"(GET|POST) /v2.*": "a wire format of others, for their clients",
+           r"POST /compat/.*": "a wire format of others, for their clients"}  # fmt: skip
+#: Verbs that ask nothing of the service.
+OFFLINE = {"jobs schema"}
+#: Verbs whose answer is JSON lines or JSON without being told.
+ALWAYS_JSON = {"jobs schema"}
+
+LINES = """
+connections create -f {connection_file}
+connections list
+connections get {connection}
+connections update {connection} --name renamed --price 1.30 --budget 50
+connections test {connection}
+connections labels {connection}
+connections providers
+connections delete {spare}
+datasets upload {archive}
+datasets list
+datasets get {dataset}
+datasets report {dataset}
+datasets items {dataset} --split test --label 3 --limit 5
+datasets image {dataset} 3 -o {out}
+datasets delete {old_dataset}
+jobs schema
+jobs quote -f {job_file}
+jobs create -f {job_file} --idempotency-key one
+jobs list --limit 5
+jobs get {job}
+jobs watch {job}
+jobs update {fresh} --budget 7.50 --max-queries 4000 --name other
+jobs pause {fresh}
+jobs resume {fresh}
+jobs cancel {fresh}
+jobs clone {fresh} --seed 9
+jobs events {job}
+jobs events {job} --follow
+jobs metrics {job}
+jobs queries {job}
+jobs queries {job} --csv {out}
+jobs checkpoints {job}
+jobs mapping {job}
+jobs picture {job} -o {out}
+jobs samples {job}
+jobs sample {job} {n} -o {out}
+jobs artifact {job} -o {artifact}
+jobs import {artifact} --name back
+jobs delete {fresh}
+endpoints create -f {endpoint_file}
+endpoints list
+endpoints get digits
+endpoints update digits --version 1 --disable --budget 3
+endpoints update digits --enable
+endpoints versions digits
+endpoints predict digits {image}
+endpoints predict digits -f {predict_file}
+endpoints delete digits
+keys create --name ci --scope read --scope spend
+keys list
+keys get {key}
+keys delete {key}
+service status
+service methods
+service usage --group-by day
+service metrics
+"""
+
+
+class Shell:
+    """The command line, and what it asked of the service."""
+
+    def __init__(self) -> None:
+        self.operations: set[str] = set()
+
+    def run(self, line: str) -> Result:
+        return CliRunner().invoke(cli, line.split(), catch_exceptions=False)
+
+
+@pytest.fixture
+def shell(full: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    """The command line with the place's service behind it, over HTTP."""
+    made, inner = Shell(), full.place.app
+
+    async def heard(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            made.operations.add(operation(scope["method"], scope["path"]))
+        await inner(scope, receive, send)
+
+    server = uvicorn.Server(uvicorn.Config(heard, port=0, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    monkeypatch.setenv("REPROG_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("CLI_TEST_SECRET", "not-to-be-seen-4711")
+    yield made
+    server.should_exit = True
+    thread.join(10)
+
+
+_PATHS: dict[str, Any] = json.loads(dump())["paths"]
+_TEMPLATES = sorted(_PATHS, key=lambda path: (path.count("{"), -len(path)))
+
+
+def operation(method: str, path: str) -> str:
+    """METHOD and the path's template."""
+    for template in _TEMPLATES:
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
+            return f"{method} {template}"
+    return f"{method} {path}"
+
+
+def verbs() -> set[str]:
+    """Every verb that is there."""
+    return {
+        f"{name} {command.name}" for name, group in GROUPS.items() for command in group.registered_commands
+    }
+
+
+@pytest.fixture
+def names(full: SimpleNamespace, tmp_path: Path) -> dict[str, str]:
+    """What LINES are filled with."""
+    place: Place = full.place
+
+    async def probe(*_: object) -> dict[str, Any]:
+        return {"labels": ["safe", "not safe"], "latency_ms": 12.0, "model_version": "v1", "score_kind": "p",
+                "cost_micros": 1200, "queries": 1}  # fmt: skip
+
+    place.app.state.services = dataclasses.replace(place.app.state.services, probe=probe)
+    files = {
+        "connection_file": {"name": "c", "provider": "http_json", "base_url": "http://127.0.0.1:1",
+                            "model": {}, "price": {"per_1000": "0"}},
+        "job_file": {"name": "j", "connection_id": full.connection, "dataset_id": full.dataset,
+                     "method": {"type": "baseline"}, "limits": {"max_queries": 500}},
+        "endpoint_file": {"name": "second", "job_id": full.job},
+    }  # fmt: skip
+    provider = {"user_id": "u", "app_id": "a", "model_id": "m"}
+    files["connection_file"] |= {"provider": "clarifai", "model": provider, "secret": "${CLI_TEST_SECRET}"}
+    for name, body in files.items():
+        (tmp_path / name).write_text(yaml.safe_dump(body))
+    (tmp_path / "predict_file").write_text('{"inputs": "aGVsbG8="}')
+    first = place.house.datasets.get(full.dataset).images()
+    found = {name: str(tmp_path / name) for name in (*files, "predict_file", "out", "artifact", "image")}
+    (tmp_path / "image").write_bytes(b"an image")
+    return found | {
+        "connection": full.connection,
+        "spare": place.connection(),
+        "dataset": full.dataset,
+        "old_dataset": place.dataset(),
+        "archive": str(place.folder / "digits.zip"),
+        "job": full.job,
+        "fresh": full.fresh,
+        "n": str(first["train"] + first["val"]),
+        "key": place.house.keys.create("old", ["read"])[0].id,
+    }
+
+
+def test_every_operation_is_a_verb_and_every_verb_an_operation(shell: Shell, names: dict[str, str]) -> None:
+    used, asked = set[str](), set[str]()
+    for line in filter(None, LINES.split("\n")):
+        verb = " ".join(line.split()[:2])
+        shell.operations.clear()
+        done = shell.run(f"{line.format(**names)}{'' if verb in ALWAYS_JSON else ' --json'}")
+        assert done.exit_code == 0, (line, done.output)
+        assert "not-to-be-seen" not in done.output
+        read_json(done.stdout)
+        assert bool(shell.operations) is (verb not in OFFLINE), line
+        used.add(verb)
+        asked |= shell.operations
+    assert verbs() == used
+    offered = {f"{m.upper()} {path}" for path, methods in _PATHS.items() for m in methods}
+    without = {one for one in offered if any(re.fullmatch(rule, one) for rule in NO_VERB)}
+    assert offered - without - asked == set(), "operations without a verb"
+    assert asked - offered == set(), "a verb asks for what is not offered"
+
+
+def read_json(text: str) -> None:
+    """One document, or one a line."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        for line in text.splitlines():
+            json.loads(line)
+
+
+def test_every_verb_speaks_to_people_too(shell: Shell, names: dict[str, str]) -> None:
+    for line in filter(None, LINES.split("\n")):
+        done = shell.run(line.format(**names))
+        assert done.exit_code == 0, (line, done.output)
+        assert done.output.strip(), line
+
+
+def test_a_watch_ends_with_a_closing_line_and_the_jobs_exit_code(full: SimpleNamespace, shell: Shell) -> None:
+    done = shell.run(f"jobs watch {full.job} --json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[-1]["closing"] is True
+    assert lines[-1]["status"] == "succeeded"
+    assert lines[-1]["cost"]["spent"]["currency"] == "USD"
+    assert "Adds 12 points." in lines[-1]["metrics"]["verdict"]["sentence"]
+    assert shell.run(f"jobs pause {full.fresh}").exit_code == 0
+    assert shell.run(f"jobs watch {full.fresh}").exit_code == 6
+    assert shell.run(f"jobs cancel {full.fresh}").exit_code == 0
+    assert shell.run(f"jobs watch {full.fresh}").exit_code == 5
+
+
+def test_refusals_have_their_exit_codes(
+    full: SimpleNamespace, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = shell.run("jobs get job_none")
+    assert gone.exit_code == 3
+    assert "[not_found]" in gone.stderr
+    assert shell.run(f"jobs update {full.job}").exit_code == 2
+    assert shell.run("jobs create -f /does/not/exist").exit_code == 2
+    assert shell.run("endpoints predict digits").exit_code == 2
+    monkeypatch.setenv("REPROG_URL", "http://127.0.0.1:1")
+    assert shell.run("jobs list").exit_code == 4
+
+
+def test_the_same_key_makes_one_job(shell: Shell, names: dict[str, str]) -> None:
+    line = f"jobs create -f {names['job_file']} --idempotency-key build-7 --json"
+    first, second = (json.loads(shell.run(line).stdout)["id"] for _ in range(2))
+    assert first == second
+
+
+# ---------------------------------------------------------------- the schema of job files
+
+
+def test_the_published_schema_is_this_one() -> None:
+    kept = json.loads((ROOT / "docs" / "job.schema.json").read_text())
+    assert kept == job_schema(), "run `reprog jobs schema > docs/job.schema.json`"
+
+
+@pytest.mark.parametrize(
+    ("change", "right"),
+    [
+        ({}, True),
+        ({"method": {"type": "bar", "directions": 3, "program": {"size": 128}}}, True),
+        ({"method": {"type": "auto", "size": 128}}, True),
+        ({"method": {"type": "bar", "views": 3}}, False),
+        ({"method": {"type": "unheard_of"}}, False),
+        ({"limits": {"max_queries": 0}}, False),
+        ({"limits": {"budget": {"amount": "five"}}}, False),
+        ({"colour": "blue"}, False),
+        ({"publish": {"name": "Not Small"}}, False),
+    ],
+)
+def test_the_schema_says_what_the_service_says(
+    full: SimpleNamespace, shell: Shell, tmp_path: Path, change: dict[str, Any], right: bool
+) -> None:
+    limits = {"max_queries": 5000}
+    body = {"name": "x", "connection_id": full.connection, "dataset_id": full.dataset, "limits": limits}
+    body |= change
+    schema = job_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert jsonschema.Draft202012Validator(schema).is_valid(body) is right
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(body))
+    code = shell.run(f"jobs quote -f {tmp_path}/job.yaml").exit_code
+    assert (code == 0) is right
