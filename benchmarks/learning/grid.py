@@ -56,8 +56,7 @@ def cells() -> list[Cell]:
 
 def _cells() -> Iterator[Cell]:
     pairs = (*FULL, *OTHERS)
-    for queries in BUDGETS:
-        yield from _each(pairs, "baselines", queries)
+    yield from _each(pairs, "baselines", 2_000)  # 10,000 queries learn from the same images
     for task, source, views, queries in GOALS:
         yield from _each([(task, source)], "auto", queries, views)
     for queries in BUDGETS[:2]:
@@ -79,8 +78,10 @@ def _cells() -> Iterator[Cell]:
         *((m, 1) for m in DESCENTS),
     ):
         yield from _each(FULL if method not in ("bar", "auto") else pairs, method, 500, views)
-    for queries in BUDGETS:
-        yield from _each(CONNECTOMES, "baselines", queries, seeds=FOLDS)
+    yield from _each(CONNECTOMES, "baselines", 2_000, seeds=FOLDS)
+    for queries in (TENTH, 500):
+        yield from _each(pairs, "baselines", queries)
+    for queries in BUDGETS[:2]:
         yield from _each(CONNECTOMES, "bar", queries, 1, FOLDS)
         yield from _each(CONNECTOMES, "auto", queries, VIEWS, FOLDS)
     yield from _each([("digits", "img1000@224")], "auto", 2_000, 2)
@@ -123,6 +124,9 @@ def work(wanted: Sequence[Cell], processes: int = PROCESSES, again: bool = False
     ):
         under_way = {pool.submit(_tried, cell): cell for cell in todo}
         for number, future in enumerate(as_completed(under_way), 1):
+            if (error := future.exception()) is not None:  # the next run tries it again
+                print(f"{number}/{len(todo)} {under_way[future].name} failed: {error!r}", flush=True)
+                continue
             line = {**future.result(), "commit": commit}
             out.write(json.dumps(line) + "\n")
             out.flush()
