@@ -9,7 +9,7 @@ import typer
 from app.remote.client import Body, Change, Json, Repeat, call, money, patch, read_body, resource, show
 
 _CONNECTION = ("id", "name", "provider", "base_url", "price.per_1000", "spent.amount")
-_KEY = ("id", "name", "scopes", "last4", "last_used_at", "revoked_at")
+_KEY = ("id", "name", "scopes", "last4", "limits.budget.amount", "last_used_at", "revoked_at")
 
 connections = resource("connections", _CONNECTION)
 keys = resource("keys", _KEY)
@@ -69,6 +69,10 @@ def providers(as_json: Json = False) -> None:
     show(call("GET", "/v1/providers").json(), as_json, columns)
 
 
+Rate = Annotated[float | None, typer.Option("--requests-per-second", help="Its rate cap.")]
+Cap = Annotated[str | None, typer.Option("--budget", help="Its money cap: '5.00' or '5.00 EUR'.")]
+
+
 @keys.command("create")
 def key_create(
     file: Change = None,
@@ -76,8 +80,29 @@ def key_create(
     scope: Annotated[
         list[str] | None, typer.Option(help="read, write, spend, predict or admin; may be repeated.")
     ] = None,
+    rate: Rate = None,
+    budget: Cap = None,
     as_json: Json = False,
 ) -> None:
     """A new key. It is shown this once."""
-    answer = call("POST", "/v1/keys", json=patch(file, name=name, scopes=scope or None))
-    show(answer.json(), as_json, ("id", "name", "scopes", "key"))
+    body = patch(file, name=name, scopes=scope or None, limits=_caps(rate, budget))
+    show(call("POST", "/v1/keys", json=body).json(), as_json, ("id", "name", "scopes", "key"))
+
+
+@keys.command("update")
+def key_update(
+    ident: str,
+    file: Change = None,
+    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    rate: Rate = None,
+    budget: Cap = None,
+    as_json: Json = False,
+) -> None:
+    """Another name, another cap."""
+    body = patch(file, name=name, limits=_caps(rate, budget))
+    show(call("PATCH", f"/v1/keys/{ident}", json=body).json(), as_json, _KEY)
+
+
+def _caps(rate: float | None, budget: str | None) -> dict[str, Any] | None:
+    given = {"requests_per_second": rate, "budget": money(budget) if budget else None}
+    return {name: value for name, value in given.items() if value is not None} or None

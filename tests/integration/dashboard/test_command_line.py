@@ -86,6 +86,7 @@ endpoints delete digits
 keys create --name ci --scope read --scope spend
 keys list
 keys get {key}
+keys update {key} --name other --budget 5 --requests-per-second 3
 keys delete {key}
 service status
 service methods
