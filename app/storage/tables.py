@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -177,6 +178,13 @@ attempts = Table(  # one HTTP request to a provider: committed before its bytes 
     Column("done_at", Float),
     Column("payer", String(40)),  # the key that is charged too
     Index("ix_attempts_scope", "scope", "id"),
+    Index(
+        "ix_attempts_open",
+        "scope",
+        "connection_id",
+        sqlite_where=text("outcome = 'open'"),
+        postgresql_where=text("outcome = 'open'"),
+    ),
 )
 
 answers = Table(
