@@ -28,6 +28,10 @@ chaos: install  ## the long forms of the fault suite, with their figures
 bench: install  ## every benchmark; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
+bench-learning: install  ## accuracy per query of every method; hours, resumable; wants REPROG_BENCH_DATA
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m benchmarks learning
+
 .venv-clients/.installed: tests/acceptance/clients/requirements.txt tests/acceptance/clients/package.json
 	$(PYTHON) -m venv .venv-clients
 	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check -r $<
@@ -56,4 +60,4 @@ serve: install  ## API, worker and dashboard on 127.0.0.1:8000 with SQLite
 sandbox: install  ## the sandbox providers on 127.0.0.1:8900
 	$(BIN)/reprog sandbox
 
-.PHONY: help install demo test clients chaos bench check format serve sandbox
+.PHONY: help install demo test clients chaos bench bench-learning check format serve sandbox

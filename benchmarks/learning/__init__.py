@@ -13,7 +13,7 @@ import argparse
 import sys
 from fnmatch import fnmatch
 
-from benchmarks.learning import grid
+from benchmarks.learning import grid, report
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -45,3 +45,4 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if not args.report:
         grid.work(wanted, args.processes, args.again)
+    report.write()

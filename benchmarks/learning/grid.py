@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -119,7 +121,7 @@ def work(wanted: Sequence[Cell], processes: int = PROCESSES, again: bool = False
     commit = _commit()
     CACHE.mkdir(exist_ok=True)
     with (
-        ProcessPoolExecutor(processes, get_context("spawn"), max_tasks_per_child=40) as pool,
+        ProcessPoolExecutor(processes, get_context("spawn"), _die_with, (os.getpid(),)) as pool,
         FINISHED.open("a") as out,
     ):
         under_way = {pool.submit(_tried, cell): cell for cell in todo}
@@ -133,6 +135,17 @@ def work(wanted: Sequence[Cell], processes: int = PROCESSES, again: bool = False
             said = line.get("missing") or line.get("refused") or line.get("accuracy", "")
             minutes = (time.monotonic() - began) / 60
             print(f"{number}/{len(todo)} {minutes:.1f} min  {line['cell']}  {said}", flush=True)
+
+
+def _die_with(parent: int) -> None:
+    """Worker processes do not outlive the one that gives them work."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _tried(cell: Cell) -> dict[str, Any]:

@@ -1,0 +1,88 @@
+"""Pictures of the results: accuracy against dollars per pair, and the answers before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.common import RESULTS
+from benchmarks.learning.figures import RIVALS, Figure
+
+WIDE, HIGH, DOTS = 6.4, 4.0, 80  # inches, inches, dots per inch
+NO_MATPLOTLIB = "matplotlib is not installed (pip install 'reprog[bench]'): no pictures are drawn"
+
+
+def _pyplot() -> Any:  # noqa: ANN401 (an optional package)
+    try:
+        import matplotlib
+    except ImportError:
+        print(NO_MATPLOTLIB)
+        return None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def curves(rows: Sequence[Figure]) -> None:
+    """learning-TASK-SOURCE.png for every pair with at least two budgets of some method."""
+    plot = _pyplot()
+    if plot is None:
+        return
+    by_pair = sorted(rows, key=lambda row: (row.task, row.source))
+    for (task, source), group in groupby(by_pair, key=lambda row: (row.task, row.source)):
+        pair = list(group)
+        if len({row.queries for row in pair if row.method not in RIVALS}) < 2:
+            continue
+        figure, axes = plot.subplots(figsize=(WIDE, HIGH))
+        _draw(axes, pair)
+        axes.set(
+            xscale="log", xlabel="USD for learning", ylabel="test accuracy", title=f"{task} through {source}"
+        )
+        axes.legend(fontsize=7, ncols=2)
+        figure.tight_layout()
+        figure.savefig(RESULTS / f"learning-{task}-{source}.png", dpi=DOTS, metadata={"Software": None})
+        plot.close(figure)
+
+
+def _draw(axes: Any, pair: Sequence[Figure]) -> None:  # noqa: ANN401
+    methods = sorted(
+        (row for row in pair if row.method not in RIVALS and " " not in row.method),
+        key=lambda row: (row.method, row.views, row.usd),
+    )
+    for (method, views), group in groupby(methods, key=lambda row: (row.method, row.views)):
+        series = list(group)
+        label = method if views == 1 else f"{method}, {views} a prediction"
+        spread = [[row.accuracy - row.low for row in series], [row.high - row.accuracy for row in series]]
+        x, y = [row.usd for row in series], [row.accuracy for row in series]
+        axes.errorbar(x, y, yerr=spread, marker="o", markersize=3, capsize=2, linewidth=1, label=label)
+    best = max((row.queries for row in pair if row.method in RIVALS), default=0)
+    styles = ("-", "--", "-.", ":", (0, (1, 4)))
+    flat = [row for row in pair if row.method in RIVALS and row.queries == best]
+    for row, style in zip(flat, styles, strict=False):
+        axes.axhline(row.accuracy, color="grey", linewidth=0.8, linestyle=style, label=RIVALS[row.method])
+
+
+def answers(
+    before: NDArray[np.float64], after: NDArray[np.float64], labels: NDArray[np.intp], title: str
+) -> None:
+    """learning-answers.png: log-scores (n, F) of the plain picture and of the program, in two dimensions by
+    t-SNE (van der Maaten and Hinton 2008), one colour per class."""
+    plot = _pyplot()
+    if plot is None:
+        return
+    from sklearn.manifold import TSNE
+
+    figure, both = plot.subplots(1, 2, figsize=(2 * HIGH, HIGH))
+    for axes, values, name in zip(both, (before, after), ("plain picture", title), strict=True):
+        scaled = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-9)
+        flat = TSNE(2, random_state=0, init="pca").fit_transform(scaled)
+        axes.scatter(flat[:, 0], flat[:, 1], c=labels, cmap="tab10", s=6)
+        axes.set(title=name, xticks=[], yticks=[])
+    figure.tight_layout()
+    figure.savefig(RESULTS / "learning-answers.png", dpi=DOTS, metadata={"Software": None})
+    plot.close(figure)
