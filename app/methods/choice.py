@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from app.reprogramming import program as programs
 from app.reprogramming.mapping import LabelMapping, best_head, cross_fit, log_scores
 from app.reprogramming.program import Program, feature_columns
 from app.reprogramming.transform import View
+
+#: Whether the head may read compact pixel features beside the scores; "auto": where that clears scores alone.
+Fused: TypeAlias = Literal["auto"] | bool
 
 BEST = "best"  # the array that holds the best program's bytes
 RECORD = "plain"  # the array that holds the plain program's record
@@ -63,13 +67,15 @@ def _certain(gains: NDArray[np.float64]) -> bool:
     return bool(gains.mean() > gains.std() / np.sqrt(len(gains)))
 
 
-def columns(problem: Problem, scores: Scores) -> Scores:
-    """(V, n, K) scores to the (n, V * K) log-scores that fitted heads read. An image without an answer (a row
-    of NaN) has all its labels censored."""
-    return feature_columns(log_scores(scores, problem.floor, problem.score_kind))
+def columns(problem: Problem, scores: Scores, pixels: NDArray[np.float64] | None = None) -> Scores:
+    """(V, n, K) scores to the (n, V * K [+ P]) log-scores, and pixel features, that fitted heads read. An
+    image without an answer (a row of NaN) has all its labels censored."""
+    return feature_columns(log_scores(scores, problem.floor, problem.score_kind), pixels)
 
 
-def assembled(problem: Problem, views: Sequence[View], mapping: LabelMapping) -> Program:
+def assembled(
+    problem: Problem, views: Sequence[View], mapping: LabelMapping, pixel_features: bool = False
+) -> Program:
     """The program of these views and this mapping."""
     height, width = problem.images["train"].shape[1:3]
     return Program(
@@ -80,29 +86,57 @@ def assembled(problem: Problem, views: Sequence[View], mapping: LabelMapping) ->
         canonical=(height, width),
         floor=problem.floor,
         score_kind=problem.score_kind,
+        pixel_features=pixel_features,
     )
 
 
 def judged(
-    problem: Problem, views: Sequence[View], train: Scores, val: Scores, unseen: NDArray[np.bool_]
+    problem: Problem,
+    views: Sequence[View],
+    train: Scores,
+    val: Scores,
+    unseen: NDArray[np.bool_],
+    fused: Fused = False,
 ) -> Judged:
-    """The best head on the views' scores, (V, n, K) of all training and all validation images.
+    """The best head on the views' scores, (V, n, K) of all training and all validation images; with `fused`
+    on pixel features beside them ("auto": where that is better by a standard error)."""
+    if fused is True:
+        return _judged(problem, views, train, val, unseen, beside=True)
+    alone = _judged(problem, views, train, val, unseen, beside=False)
+    if fused is False:
+        return alone
+    both = _judged(problem, views, train, val, unseen, beside=True)
+    return both if both.clears(alone.record) else alone
+
+
+def _judged(
+    problem: Problem,
+    views: Sequence[View],
+    train: Scores,
+    val: Scores,
+    unseen: NDArray[np.bool_],
+    beside: bool,
+) -> Judged:
+    """One kind of columns: scores, or scores with pixel features `beside` them.
 
     A head fitted on training images alone is judged on the validation images, and one fitted without their
     fold on the training images `unseen` (N,) by the choice of views. The head that is served is fitted on
     both splits, which the judgement of that one program allows.
     """
-    x, z = columns(problem, train), columns(problem, val)
+    extra = problem.pixels if beside else {}
+    x, z = columns(problem, train, extra.get("train")), columns(problem, val, extra.get("val"))
+    pixels = extra["train"].shape[1] if beside else 0
     y, t = problem.labels["train"], problem.labels["val"]
     groups, seed = problem.groups, problem.seed
     apart = None if groups is None else groups["train"]
     together = None if groups is None else np.concatenate([groups["train"], groups["val"]])
-    out_of_fold = cross_fit(x, y, problem.classes, _head, FOLDS, seed, apart)
-    head, _ = best_head(x, y, problem.classes, seed, apart)
+    out_of_fold = cross_fit(x, y, problem.classes, partial(_head, pixels=pixels), FOLDS, seed, apart)
+    head, _ = best_head(x, y, problem.classes, seed, apart, pixels)
     record = np.concatenate([verdict(out_of_fold, y), verdict(head.apply(z), t)], axis=1)
     record[:, : len(y)][:, ~unseen] = np.nan
-    served, _ = best_head(np.concatenate([x, z]), np.concatenate([y, t]), problem.classes, seed, together)
-    return Judged(assembled(problem, views, served), record, len(t))
+    everything = np.concatenate([x, z]), np.concatenate([y, t])
+    served, _ = best_head(*everything, problem.classes, seed, together, pixels)
+    return Judged(assembled(problem, views, served, beside), record, len(t))
 
 
 def judged_by_validation(problem: Problem, program: Program, target: TargetScores) -> Judged:
@@ -118,8 +152,8 @@ def verdict(scores: TargetScores, labels: Labels) -> NDArray[np.float64]:
     return np.stack([scores.argmax(axis=1) == labels, -np.log(np.maximum(of_truth, LEAST_SCORE))])
 
 
-def _head(features: Scores, labels: Labels, classes: int) -> LabelMapping:
-    return best_head(features, labels, classes)[0]
+def _head(features: Scores, labels: Labels, classes: int, pixels: int) -> LabelMapping:
+    return best_head(features, labels, classes, pixels=pixels)[0]
 
 
 def plain_view(problem: Problem) -> View:
@@ -127,20 +161,29 @@ def plain_view(problem: Problem) -> View:
     return View(size=problem.size)
 
 
-def plain(problem: Problem) -> Judged:
+def plain(problem: Problem, fused: Fused = False) -> Judged:
     """What the probe alone buys: the plain view with the best head. Every method starts from it."""
     train, val = problem.probe["train"][None], problem.probe["val"][None]
     everyone = np.ones(len(problem.labels["train"]), bool)
-    return judged(problem, (plain_view(problem),), train, val, everyone)
+    return judged(problem, (plain_view(problem),), train, val, everyone, fused)
 
 
 def opening(
-    problem: Problem, phase: str, meta: Mapping[str, Any], arrays: Arrays | None = None
+    problem: Problem,
+    phase: str,
+    meta: Mapping[str, Any],
+    arrays: Arrays | None = None,
+    fused: Fused = False,
 ) -> MethodState:
-    """A method's first state: the plain program is the best so far."""
-    first = plain(problem)
+    """A method's first state: the plain program is the best so far, with pixel features where they may help;
+    what every other program has to clear is the plain one without them."""
+    bare = plain(problem)
+    first = bare
+    if fused is not False:
+        both = plain(problem, True)
+        first = both if both.clears(bare.record) and both.beats(bare.accuracy, bare.loss) else bare
     known = {"best_accuracy": first.accuracy, "best_loss": first.loss}
-    kept = {BEST: _frozen(first.program), RECORD: first.record, **(arrays or {})}
+    kept = {BEST: _frozen(first.program), RECORD: bare.record, **(arrays or {})}
     metrics = {"val_accuracy": first.accuracy, "val_loss": first.loss}
     return MethodState(0, phase, {**meta, **known}, kept, metrics)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from app.contracts import Ask, Losses, MethodState, OptState, Scores, TargetScores
 from app.methods import choice
 from app.methods.knobs import DescentOptions, MappingKind
+from app.methods.optimum import packed, unpacked
 from app.methods.problem import Problem, Shape, Stage
 from app.optimisers import AnyOptimiser
 from app.reprogramming import mapping as mappings
@@ -90,7 +91,7 @@ class Descent:
         first = optimiser.start(START * rng.standard_normal(parameters(view)), problem.seed)
         pace = self._problem_pace(problem)
         phase = DONE if not pace.steps else REFIT if self._refits(problem) else VAL
-        arrays = _packed(first)
+        arrays = packed(first)
         if not self._refits(problem):
             arrays |= _mapping_arrays("mapping", self._fixed(problem))
         return choice.opening(problem, phase, {"error": None}, arrays)
@@ -98,7 +99,7 @@ class Descent:
     def ask(self, problem: Problem, state: MethodState) -> Ask | None:
         if state.phase == DONE:
             return None
-        optimum, view = _unpacked(state), self._base(problem)
+        optimum, view = unpacked(state), self._base(problem)
         if state.phase == STEP:
             rows = self._batch(problem, optimum.step)
             views = tuple(with_parameters(view, w) for w in self._optimiser(view).ask(optimum))
@@ -120,7 +121,7 @@ class Descent:
     # ------------------------------------------------------------ one step
 
     def _stepped(self, problem: Problem, state: MethodState, scores: Scores) -> MethodState:
-        view, optimum = self._base(problem), _unpacked(state)
+        view, optimum = self._base(problem), unpacked(state)
         optimiser, rows = self._optimiser(view), self._batch(problem, optimum.step)
         losses = self._losses(problem, state, rows, scores)
         moved = optimiser.tell(optimum, losses)
@@ -132,7 +133,7 @@ class Descent:
             error = "probes_lost_in_rounding"
         look = moved.step % pace.every == 0 or moved.step >= pace.steps
         phase = STEP if not look else REFIT if self._refits(problem) else VAL
-        return choice.following(state, phase, {"error": error}, _kept(state) | _packed(moved), metrics)
+        return choice.following(state, phase, {"error": error}, _kept(state) | packed(moved), metrics)
 
     def _losses(self, problem: Problem, state: MethodState, rows: NDArray[np.intp], scores: Scores) -> Losses:
         """(C,) losses of the candidates from (C, n, K) scores of the mini-batch."""
@@ -172,7 +173,7 @@ class Descent:
     # ------------------------------------------------------------ judging
 
     def _judged(self, problem: Problem, state: MethodState, scores: Scores) -> MethodState:
-        optimum, base = _unpacked(state), self._base(problem)
+        optimum, base = unpacked(state), self._base(problem)
         program = choice.assembled(
             problem, (with_parameters(base, optimum.x),), _mapping_of(state, "mapping")
         )
@@ -260,17 +261,6 @@ def _apply(problem: Problem, head: LabelMapping, scores: Scores) -> TargetScores
     if head.kind == "group":
         return head.apply(shares(scores, problem.score_kind))
     return head.apply(log_scores(scores, problem.floor, problem.score_kind))
-
-
-def _packed(optimum: OptState) -> dict[str, NDArray[np.float64]]:
-    memory = {f"memory.{name}": np.asarray(array) for name, array in optimum.memory.items()}
-    return {"x": optimum.x, "clock": np.array([optimum.step, optimum.seed]), **memory}
-
-
-def _unpacked(state: MethodState) -> OptState:
-    step, seed = state.arrays["clock"].tolist()
-    memory = {n.removeprefix("memory."): a for n, a in state.arrays.items() if n.startswith("memory.")}
-    return OptState(step, seed, state.arrays["x"], memory)
 
 
 def _kept(state: MethodState) -> dict[str, NDArray[np.float64]]:

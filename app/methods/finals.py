@@ -34,13 +34,19 @@ def ask(problem: Problem, state: MethodState) -> Ask | None:
     return Ask(views, np.arange(len(problem.labels["train"])), "train", "select")
 
 
-def tell(problem: Problem, state: MethodState, scores: Scores, unseen: NDArray[np.bool_]) -> MethodState:
+def tell(
+    problem: Problem,
+    state: MethodState,
+    scores: Scores,
+    unseen: NDArray[np.bool_],
+    fused: choice.Fused = False,
+) -> MethodState:
     """Scores (V, n, K) of the prefix; `unseen` (N,): training images without a part in the order."""
     if state.phase == VAL:
         return choice.following(state, TRAIN, {}, {"val": scores}, {})
     order, prefix = state.meta["order"], state.meta["prefix"]
     views = candidates(problem.size, problem.seed, order[:prefix])
-    candidate = choice.judged(problem, views, scores, state.arrays["val"], unseen)
+    candidate = choice.judged(problem, views, scores, state.arrays["val"], unseen, fused)
     phase = DONE if prefix == len(order) else VAL
     longer = {"prefix": min(2 * prefix, len(order))}
     return choice.following(state, phase, longer, {}, {"views": float(prefix)}, candidate)

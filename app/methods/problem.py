@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts import Ask, Images, Labels, MethodState, ScoreKind, Scores, Split
+from app.reprogramming import picture
 from app.reprogramming.program import Program
 
 
@@ -43,6 +46,27 @@ class Problem:
         """Queries left once the probe pass is paid."""
         return max(0, self.queries - self.count)
 
+    @property
+    def shape(self) -> Shape:
+        """What a plan is made of."""
+        return Shape(
+            train=len(self.labels["train"]),
+            val=len(self.labels["val"]),
+            target_labels=self.classes,
+            source_labels=len(self.source_labels),
+            queries=self.queries,
+            queries_per_prediction=self.queries_per_prediction,
+        )
+
+    def within(self, queries: int) -> Problem:
+        """The same problem with so many queries."""
+        return self if queries == self.queries else replace(self, queries=queries)
+
+    @cached_property
+    def pixels(self) -> dict[Split, NDArray[np.float64]]:
+        """Compact pixel features (n, P) of each split, for fused heads."""
+        return {split: picture.features(images) for split, images in self.images.items()}
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -59,6 +83,10 @@ class Shape:
     def probe(self) -> int:
         """Queries of the probe pass."""
         return self.train + self.val
+
+    def within(self, queries: int) -> Shape:
+        """The same shape with so many queries."""
+        return replace(self, queries=queries)
 
 
 @dataclass(frozen=True)

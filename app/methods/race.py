@@ -82,6 +82,7 @@ class Race:
 
     name: str = "race"
     options: RaceOptions = field(default_factory=RaceOptions)
+    fused: choice.Fused = False
 
     @property
     def size(self) -> int | None:
@@ -113,10 +114,12 @@ class Race:
         return None
 
     def start(self, problem: Problem) -> MethodState:
-        rounds = self.rounds(_shape(problem))
+        rounds = self.rounds(problem.shape)
         if rounds.second:
-            return choice.opening(problem, FIRST, {"running": _draws(rounds.drawn), "paid": 0})
-        return choice.opening(problem, *finals.begin(_draws(rounds.views)))
+            return choice.opening(
+                problem, FIRST, {"running": _draws(rounds.drawn), "paid": 0}, fused=self.fused
+            )
+        return choice.opening(problem, *finals.begin(_draws(rounds.views)), fused=self.fused)
 
     def ask(self, problem: Problem, state: MethodState) -> Ask | None:
         if state.phase not in (FIRST, NEAR, SECOND):
@@ -129,13 +132,13 @@ class Race:
         if state.phase not in (FIRST, NEAR, SECOND):
             unseen = np.ones(len(problem.labels["train"]), bool)
             unseen[self._rows(problem, SECOND)] = False
-            return finals.tell(problem, state, scores, unseen)
+            return finals.tell(problem, state, scores, unseen, self.fused)
         heat = _Heat(problem, scores, self._rows(problem, state.phase))
         running: list[list[int]] = state.meta["running"]
         if len(scores) < len(running):  # paid for one block more; all of them come back free at the end
             paid = {"paid": state.meta["paid"] + len(scores)}
             return choice.following(state, state.phase, paid, {}, heat.metrics())
-        phase, meta = self._after(self.rounds(_shape(problem)), state.phase, running, heat)
+        phase, meta = self._after(self.rounds(problem.shape), state.phase, running, heat)
         return choice.following(state, phase, meta, {}, heat.metrics())
 
     def _after(
@@ -155,7 +158,7 @@ class Race:
 
     def _rows(self, problem: Problem, phase: str) -> NDArray[np.intp]:
         """The subset all candidates share; the second round's holds the first's."""
-        rounds = self.rounds(_shape(problem))
+        rounds = self.rounds(problem.shape)
         order = spread(problem.labels["train"], problem.seed)
         return np.sort(order[: rounds.second if phase == SECOND else rounds.first])
 
@@ -225,17 +228,6 @@ class _Errors(NamedTuple):
 def _draws(count: int) -> list[list[int]]:
     """Candidates at random, the plain view first."""
     return [[number] for number in range(count)]
-
-
-def _shape(problem: Problem) -> Shape:
-    return Shape(
-        train=len(problem.labels["train"]),
-        val=len(problem.labels["val"]),
-        target_labels=problem.classes,
-        source_labels=len(problem.source_labels),
-        queries=problem.queries,
-        queries_per_prediction=problem.queries_per_prediction,
-    )
 
 
 def spread(labels: Labels, seed: int) -> NDArray[np.intp]:

@@ -61,14 +61,16 @@ def fit_linear(
     penalties: Sequence[float],
     groups: NDArray[Any] | None,
     seed: int,
+    pixels: int = 0,
 ) -> Fit:
     """Multinomial logistic regression; with several penalties, the one of least held-out loss.
 
-    Columns are centred and scaled. The problem is solved in the principal axes of the columns, each
-    stretched by the root of its share of the Hessian: a rotation changes nothing under a squared penalty,
-    and the stretch lets few L-BFGS steps do (a fit of 2,000 x 1,000 columns takes well under a second).
+    Columns are centred and scaled; the last `pixels` of them are pixel features. The problem is solved in
+    the principal axes of the columns, each stretched by the root of its share of the Hessian: a rotation
+    changes nothing under a squared penalty, and the stretch lets few L-BFGS steps do (a fit of 2,000 x 1,000
+    columns takes well under a second).
     """
-    mean, scale = features.mean(axis=0), column_scale(features)
+    mean, scale = features.mean(axis=0), column_scale(features, pixels)
     z = (features - mean) / scale
     axes, spread = _principal_axes(z)
     turned = z @ axes
@@ -84,11 +86,19 @@ def fit_linear(
     return Fit(axes @ weights, bias, mean, scale, held_out)
 
 
-def column_scale(features: Floats) -> Floats:
-    """(F,) standard deviations, kept from zero."""
+def column_scale(features: Floats, pixels: int = 0) -> Floats:
+    """(F,) standard deviations, kept from zero; further for the last `pixels` columns, where a border that
+    never changed in training may change later."""
+    if pixels:
+        few = features.shape[1] - pixels
+        return np.concatenate([column_scale(features[:, :few]), _kept_from_zero(features[:, few:], 0.1)])
+    return _kept_from_zero(features, 1e-3)
+
+
+def _kept_from_zero(features: Floats, least: float) -> Floats:
     deviations = features.std(axis=0)
     usual = float(np.sqrt((deviations**2).mean())) or 1.0
-    return np.maximum(deviations, 1e-3 * usual)
+    return np.maximum(deviations, least * usual)
 
 
 def _choose(
@@ -163,13 +173,24 @@ class _Solver:
         return softmax(self.columns @ solution[0] + solution[1])
 
 
-def fit_kernel(features: Floats, labels: Labels, classes: int, groups: NDArray[Any] | None, seed: int) -> Fit:
+def fit_kernel(
+    features: Floats,
+    labels: Labels,
+    classes: int,
+    groups: NDArray[Any] | None,
+    seed: int,
+    pixels: int = 0,
+) -> Fit:
     """RBF least-squares head (kernel ridge on one-hot targets), width and penalty by exact leave-one-out.
 
     Its held-out values also set the sharpness of the softmax that turns values into probabilities. Of many
-    rows, a sample chooses the width.
+    rows, a sample chooses the width. The last `pixels` columns, if any, weigh as much in a distance as all
+    others together: otherwise hundreds of pixels would drown a few scores.
     """
-    mean, scale = features.mean(axis=0), column_scale(features)
+    mean, scale = features.mean(axis=0), column_scale(features, pixels)
+    if pixels:
+        width = features.shape[1]
+        scale = scale * np.sqrt(2.0 * np.repeat([width - pixels, pixels], [width - pixels, pixels]) / width)
     z = (features - mean) / scale
     widths: Sequence[float] = KERNEL_WIDTHS
     if len(z) > KERNEL_SAMPLE:

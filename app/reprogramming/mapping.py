@@ -199,31 +199,43 @@ def linear_mapping(
     l2: float | Literal["cv"] = "cv",
     groups: NDArray[Any] | None = None,
     seed: int = 0,
+    pixels: int = 0,
 ) -> LabelMapping:
     """Multinomial logistic head on log-scores (n, F); its penalty by cross-validation, groups together."""
     penalties = heads.PENALTIES if l2 == "cv" else (l2,)
-    return _mapping(heads.fit_linear(features, labels, classes, penalties, groups, seed))
+    return _mapping(heads.fit_linear(features, labels, classes, penalties, groups, seed, pixels))
 
 
 def kernel_mapping(
-    features: Floats, labels: Labels, classes: int, groups: NDArray[Any] | None = None, seed: int = 0
+    features: Floats,
+    labels: Labels,
+    classes: int,
+    groups: NDArray[Any] | None = None,
+    seed: int = 0,
+    pixels: int = 0,
 ) -> LabelMapping:
     """RBF least-squares head on log-scores (n, F); width, penalty and sharpness by leave-one-out."""
-    return _mapping(heads.fit_kernel(features, labels, classes, groups, seed))
+    return _mapping(heads.fit_kernel(features, labels, classes, groups, seed, pixels))
 
 
 def best_head(
-    features: Floats, labels: Labels, classes: int, seed: int = 0, groups: NDArray[Any] | None = None
+    features: Floats,
+    labels: Labels,
+    classes: int,
+    seed: int = 0,
+    groups: NDArray[Any] | None = None,
+    pixels: int = 0,
 ) -> tuple[LabelMapping, float]:
     """The linear or the kernel head, by how often each is right on rows it has not seen; and how often.
 
     The kernel head has to be better by a standard error: its count is leave-one-out over several widths, the
-    linear one's plain cross-validation, and a linear head is smaller and holds no training scores.
+    linear one's plain cross-validation, and a linear head is smaller and holds no training scores. The last
+    `pixels` columns are pixel features beside the scores (a fused head).
     """
-    linear = heads.fit_linear(features, labels, classes, heads.PENALTIES, groups, seed)
+    linear = heads.fit_linear(features, labels, classes, heads.PENALTIES, groups, seed, pixels)
     right = float((linear.held_out.argmax(axis=1) == labels).mean())
-    if features.shape[1] <= KERNEL_COLUMNS:
-        kernel = heads.fit_kernel(features, labels, classes, groups, seed)
+    if features.shape[1] - pixels <= KERNEL_COLUMNS:
+        kernel = heads.fit_kernel(features, labels, classes, groups, seed, pixels)
         kernel_right = float((kernel.held_out.argmax(axis=1) == labels).mean())
         if kernel_right > right + (right * (1 - right) / len(labels)) ** 0.5:
             return _mapping(kernel), kernel_right

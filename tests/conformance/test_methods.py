@@ -15,6 +15,8 @@ VARIANTS = {name: make(name, {}) for name in METHODS} | {
         "nes", {"mapping": {"type": "bayesian"}, "loss": {"type": "focal", "gamma": 0}}
     ),
     "bar, pixels": make("bar", {"program": {"resolution": "pixel"}, "directions": 1}),
+    "auto, scores and pixels": make("auto", {"fused": True}),
+    "auto, refined": make("auto", {"fused": False, "refine": True}),
     "race, small": make("race", {"images": 20, "candidates": 5}),
 }
 
