@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
+from yarl import URL
 
 from app.contracts import WireReply, WireRequest
 from app.errors import Forbidden, NotSent, Unavailable
 from app.gateway.guard import PrivateAddress, socket_factory
 
-logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it writes a line per request
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0  # between two pieces of the reply
 TOTAL_SECONDS = 60.0
 LARGEST_REPLY = 64 * 2**20  # bytes, decompressed
 
 # Everything that can fail before a byte of the request is written; all other failures leave it unknown.
-# The transport's own mapping cannot be used here: it calls a dropped connection a connect timeout.
 _BEFORE_SENDING = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
@@ -48,16 +46,13 @@ class Client:
             ssl=httpx.create_ssl_context(trust_env=False),
             socket_factory=socket_factory(allow_private),
         )
-        session = aiohttp.ClientSession(
-            connector=connector, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
-        )
         self._total = total_seconds
-        self._http = httpx.AsyncClient(
-            transport=AiohttpTransport(client=session, trust_env=False),
-            timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS, pool=None),
-            headers={"User-Agent": "reprog"},
-            follow_redirects=False,
+        self._http = aiohttp.ClientSession(
+            connector=connector,
             trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "reprog"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS),
         )
 
     async def __aenter__(self) -> Self:
@@ -69,48 +64,63 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._http.close()
 
     async def send(self, request: WireRequest) -> WireReply:
         """Raises NotSent (certain not to be billed), Unavailable (unknown), Forbidden (private address)."""
+        limit = asyncio.timeout(self._total)
         try:
-            async with asyncio.timeout(self._total):
-                async with self._http.stream(
-                    request.method, request.url, headers=dict(request.headers), content=request.body
-                ) as response:
-                    body = await _read(response)
-        except TimeoutError as error:
-            raise Unavailable(f"No full reply within {self._total:g} s.", code="provider_timeout") from error
-        except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError) as error:
+            async with limit, self._http.request(
+                request.method,
+                _address(request.url),
+                headers=request.headers,
+                data=request.body or None,
+                allow_redirects=False,
+            ) as response:  # fmt: skip
+                body = await _read(response)
+        except (httpx.InvalidURL, aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+            if limit.expired():
+                text = f"No full reply within {self._total:g} s."
+                raise Unavailable(text, code="provider_timeout") from error
             raise _failure(error) from error
-        return WireReply(response.status_code, _headers(response), body)
+        return WireReply(response.status, _headers(response), body)
 
 
-async def _read(response: httpx.Response) -> bytes:
+@lru_cache(maxsize=256)
+def _address(url: str) -> URL:
+    """Parsed once: a connection's requests go to one address."""
+    return URL(str(httpx.URL(url)))
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
     parts, size = list[bytes](), 0
-    async for part in response.aiter_bytes():
+    async for part in response.content.iter_any():
         size += len(part)
         if size > LARGEST_REPLY:
+            response.close()
             raise Unavailable(f"The reply is larger than {LARGEST_REPLY} bytes.")
         parts.append(part)
     return b"".join(parts)
 
 
-def _headers(response: httpx.Response) -> dict[str, str]:
-    return {name.lower(): value for name, value in response.headers.items()}
+def _headers(response: aiohttp.ClientResponse) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in response.headers.items():
+        name = name.lower()
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 def _failure(error: BaseException) -> Unavailable | Forbidden:
     """What a failed exchange means for the bill. The text names the fault, never the request."""
-    cause = error.__cause__ or error
-    if isinstance(cause, aiohttp.ClientConnectorError) and isinstance(cause.os_error, PrivateAddress):
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, PrivateAddress):
         return Forbidden(
-            f"Refused to connect: {cause.os_error}.",
+            f"Refused to connect: {error.os_error}.",
             code="private_host",
             hint="Set REPROG_ALLOW_PRIVATE_HOSTS=true if this service may call its own network.",
         )
-    if isinstance(cause, _BEFORE_SENDING) or isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
-        return NotSent(f"The provider cannot be reached ({type(cause).__name__}).")
-    if isinstance(cause, TimeoutError):
+    if isinstance(error, (*_BEFORE_SENDING, httpx.InvalidURL)):
+        return NotSent(f"The provider cannot be reached ({type(error).__name__}).")
+    if isinstance(error, TimeoutError):
         return Unavailable("The provider stopped answering.", code="provider_timeout")
-    return Unavailable(f"The connection broke before a full reply ({type(cause).__name__}).")
+    return Unavailable(f"The connection broke before a full reply ({type(error).__name__}).")
