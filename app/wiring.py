@@ -99,10 +99,10 @@ class House:
         guard.check_url(connection.base_url, self.settings.allow_private_hosts)
         self.provider(connection, secret="")
 
-    async def probe(self, connection_id: str) -> dict[str, Any]:
+    async def probe(self, connection_id: str, payer: str | None) -> dict[str, Any]:
         """One billable query; see `app.jobs.serve.probe`."""
         async with self.gateway(connection_id, connection_id, 0, SERVING) as gateway:
-            return await probe(gateway)
+            return await probe(gateway, payer)
 
     def healthy(self, connection_id: str) -> bool:
         """Whether the provider answers a free request; False where it has none. Raises ReprogError."""

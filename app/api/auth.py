@@ -11,7 +11,7 @@ from fastapi import Depends, Request, params
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.api.deps import Services, services
-from app.errors import BadRequest, Forbidden, Unauthorised
+from app.errors import BadRequest, Forbidden, RateLimited, Unauthorised
 from app.storage.keys import SCOPES, KeyRecord
 
 LOCAL = KeyRecord("local", "local", "", SCOPES, 0.0, None, None)  # REPROG_AUTH=off: whoever can reach us
@@ -42,10 +42,25 @@ async def identify(request: Request, wired: Services) -> KeyRecord:
     kind, _, key = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not key.strip():
         raise Unauthorised("A key is needed.", hint="Send Authorization: Bearer <key>.")
-    found = await asyncio.to_thread(wired.keys.verify, key.strip())
+    found = await recognise(request, wired, key.strip())
     if found is None:
         raise Unauthorised("The key is unknown or revoked.", hint="Ask for a new one: POST /v1/keys.")
+    return found
+
+
+async def recognise(request: Request, wired: Services, key: str) -> KeyRecord | None:
+    """The record of a valid key, which is the request's caller from now on. Raises RateLimited."""
+    found = await asyncio.to_thread(wired.keys.verify, key)
+    if found is None:
+        return None
     request.state.caller = found
+    wait = await asyncio.to_thread(wired.keys.wait, found)
+    if wait > 0:
+        raise RateLimited(
+            f"The key {found.name!r} may make {found.requests_per_second:g} requests per second.",
+            retry_after=wait,
+            hint="Wait for the seconds in Retry-After, or raise the key's limits.requests_per_second.",
+        )
     return found
 
 

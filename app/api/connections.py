@@ -160,13 +160,17 @@ def delete_connection(connection_id: str, wired: Wired) -> None:
 
 
 @router.post("/{connection_id}/test", response_model=ConnectionTest, dependencies=[auth.needs("spend")])
-async def test_connection(connection_id: str, wired: Wired) -> dict[str, Any]:
+async def test_connection(
+    connection_id: str, request: Request, response: Response, wired: Wired
+) -> dict[str, Any]:
     """Send one billable query: labels, latency, model version."""
     record = await asyncio.to_thread(wired.connections.get, connection_id)
-    found = await wired.probe(connection_id)
+    payer = auth.caller_of(request).account(record.price.currency)
+    found = await wired.probe(connection_id, payer)
     shown = {k: v for k, v in found.items() if k not in ("cost_micros", "currency")}
     if "cost_micros" in found:
         shown["cost"] = views.money(found["cost_micros"], record.price.currency)
+        response.headers["X-Cost"] = f"{shown['cost']['amount']} {record.price.currency}"
     return {"connection_id": connection_id, **shown}
 
 

@@ -18,7 +18,7 @@ from app.storage.datasets import Datasets
 from app.storage.endpoints import Endpoints
 from app.storage.idempotency import Idempotency
 from app.storage.jobs import Jobs
-from app.storage.keys import Keys
+from app.storage.keys import KeyRecord, Keys
 from app.storage.secrets import Vault
 
 
@@ -51,8 +51,8 @@ class Prediction(Protocol):
 
 
 class Predictor(Protocol):
-    async def predict(self, name: str, files: list[bytes], /) -> Prediction:
-        """Raises NotFound, BadRequest, BudgetExhausted, Unusable."""
+    async def predict(self, name: str, files: list[bytes], caller: KeyRecord, /) -> Prediction:
+        """`caller`: the key that is charged too. Raises NotFound, BadRequest, BudgetExhausted, Unusable."""
         ...
 
 
@@ -62,7 +62,8 @@ class Services:
 
     `check_connection` raises BadRequest or Forbidden naming the member that the provider or this service
     cannot use (unknown provider, missing model field, private host); `probe` sends a connection's one
-    billable test query and returns {labels, latency_ms, model_version, score_kind, cost_micros, queries};
+    billable test query, on account of a key where one is given, and
+    returns {labels, latency_ms, model_version, score_kind, cost_micros, queries};
     `recall` looks up, for free, what a connection's model answered to images before; `vault` seals what is
     handed out to be brought back.
     """
@@ -79,7 +80,7 @@ class Services:
     runner: JobRunner
     predictor: Predictor
     check_connection: Callable[[ConnectionRecord], None]
-    probe: Callable[[str], Awaitable[dict[str, Any]]]
+    probe: Callable[[str, str | None], Awaitable[dict[str, Any]]]
     recall: Callable[[str, Images], Answers]
     vault: Vault
 

@@ -16,12 +16,14 @@ from app.api.deps import Services, Wired
 from app.api.lists import After, Limit, page
 from app.api.problems import declared, storable
 from app.api.schemas import CloneBody, JobPatch, JobView, Page
-from app.errors import BadRequest, Conflict
+from app.contracts import Price
+from app.errors import BadRequest, BudgetExhausted, Conflict
 from app.jobs import quote as quotes
 from app.jobs.quote import Plan
-from app.jobs.spec import JobSpec
+from app.jobs.spec import JobSpec, amount
 from app.storage.connections import ConnectionRecord
 from app.storage.jobs import OVER, JobRecord
+from app.storage.keys import KeyRecord
 
 Status = Literal[
     "validating", "queued", "running", "pausing", "paused", "cancelling", "succeeded", "failed", "cancelled"
@@ -59,15 +61,19 @@ def _planned(wired: Services, spec: JobSpec) -> tuple[Plan, ConnectionRecord, di
 
 
 @router.post("", status_code=201, response_model=JobView, dependencies=[auth.needs("spend")])
-def create_job(body: JobSpec, response: Response, wired: Wired) -> dict[str, Any]:
-    """Start a job: learn a program, judge it once on the test split, publish it if asked."""
-    record = _start(wired, body)
+def create_job(body: JobSpec, request: Request, response: Response, wired: Wired) -> dict[str, Any]:
+    """Start a job: learn a program, judge it once on the test split, publish it if asked. What it spends is
+    charged to the key that started it."""
+    record = _start(wired, body, auth.caller_of(request))
     response.headers["Location"] = f"/v1/jobs/{record.id}"
     return _view(wired, record)
 
 
-def _start(wired: Services, spec: JobSpec) -> JobRecord:
+def _start(wired: Services, spec: JobSpec, caller: KeyRecord) -> JobRecord:
     _, connection, _ = _planned(wired, spec)
+    payer = caller.account(connection.price.currency)
+    if payer is not None:
+        _afford(wired, payer, spec, connection.price)
     wired.connections.secret(connection.id)  # a secret that is not there is told now, not by a paused job
     budget = spec.limits.budget
     record = wired.jobs.create(
@@ -78,9 +84,30 @@ def _start(wired: Services, spec: JobSpec) -> JobRecord:
         dataset_id=spec.dataset_id,
         cap=None if budget is None else budget.micros,
         queries_cap=spec.limits.max_queries,
+        payer=payer,
     )
     wired.runner.enqueue(record.id)
     return record
+
+
+def _afford(wired: Services, payer: str, spec: JobSpec, price: Price) -> None:
+    """Raises BudgetExhausted `key_budget_exhausted` when the job may cost more than the key has left.
+    Jobs that the key started before may spend that too: then the last of them is paused."""
+    found = views.spending(wired, payer)
+    if found.cap is None:
+        return
+    left = found.cap - found.spent - found.reserved
+    most = spec.limits.max_queries * price.micros
+    most = most if spec.limits.budget is None else min(most, spec.limits.budget.micros)
+    if most > left:
+        error = BudgetExhausted(
+            f"The job may cost {amount(most)}, and {amount(left)} is left of the key's budget.",
+            reason="budget_exhausted",
+            scope=payer,
+            hint="Lower the job's limits, or raise the key's budget.",
+        )
+        error.code = "key_budget_exhausted"
+        raise error
 
 
 @router.get("", response_model=Page[JobView], dependencies=[auth.needs("read")])
@@ -213,10 +240,12 @@ def cancel_job(job_id: str, wired: Wired) -> dict[str, Any]:
 
 
 @router.post("/{job_id}/clone", status_code=201, response_model=JobView, dependencies=[auth.needs("spend")])
-def clone_job(job_id: str, response: Response, wired: Wired, body: CloneBody | None = None) -> dict[str, Any]:
+def clone_job(
+    job_id: str, request: Request, response: Response, wired: Wired, body: CloneBody | None = None
+) -> dict[str, Any]:
     """A new job of the same body. Images that were asked before cost nothing again."""
     record = wired.jobs.get(job_id)
     changed = {} if body is None else body.model_dump(exclude_none=True)
-    clone = _start(wired, _validated({**record.spec, **changed}, record))
+    clone = _start(wired, _validated({**record.spec, **changed}, record), auth.caller_of(request))
     response.headers["Location"] = f"/v1/jobs/{clone.id}"
     return _view(wired, clone)

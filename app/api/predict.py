@@ -70,7 +70,7 @@ async def predict(name: str, request: Request, wired: Wired) -> Response:
     """One image (raw bytes, or base64 in JSON) gives one list, best label first; several give a list each."""
     started = time.perf_counter()
     files, single, top_k = await read_images(request)
-    found = await wired.predictor.predict(name, files)
+    found = await wired.predictor.predict(name, files, auth.caller_of(request))
     lists = [ranked(found.labels, row, top_k) for row in found.scores]
     headers = cost_headers(found, time.perf_counter() - started)
     return Response(orjson.dumps(lists[0] if single else lists), 200, headers, "application/json")

@@ -462,9 +462,29 @@ class LabelScore(BaseModel):
 # ---------------------------------------------------------------- keys, usage
 
 
+class KeyLimits(Body):
+    """What the holder may do per second and spend in all; null takes a limit away."""
+
+    requests_per_second: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
+    budget: Money | None = None
+
+
 class KeyBody(Body):
     name: Name
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=5)]
+    limits: Annotated[KeyLimits, Field(default_factory=KeyLimits)]
+
+
+class KeyPatch(Body):
+    """Members that are given are changed. A budget counts what the key has spent already."""
+
+    name: Name | None = None
+    limits: KeyLimits | None = None
+
+
+class KeyLimitsView(BaseModel):
+    requests_per_second: float | None
+    budget: Money | None
 
 
 class KeyView(BaseModel):
@@ -473,6 +493,9 @@ class KeyView(BaseModel):
     name: str
     last4: str
     scopes: list[str]
+    limits: KeyLimitsView
+    spent: list[Money] = Field(description="By its jobs, predictions and tests; one for each currency.")
+    remaining: Money | None = Field(description="Of the budget; null without one.")
     created_at: Time
     last_used_at: Time | None
     revoked_at: Time | None
@@ -492,5 +515,5 @@ class UsageLine(BaseModel):
 
 class Usage(BaseModel):
     object: Literal["usage"] = "usage"
-    group_by: Literal["job", "connection", "endpoint", "day"]
+    group_by: Literal["job", "connection", "endpoint", "day", "key"]
     data: list[UsageLine]

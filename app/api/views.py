@@ -210,12 +210,23 @@ def version(record: VersionRecord) -> dict[str, Any]:
     return shown | {"created_at": rfc3339(record.created_at)}
 
 
-def key(record: KeyRecord) -> dict[str, Any]:
+def key(wired: Services, record: KeyRecord) -> dict[str, Any]:
+    costs = wired.keys.costs(record.id)
+    capped = costs.get(record.currency or "")
+    cap = None if capped is None else capped.cap
+    left = None if capped is None or cap is None else max(0, cap - capped.spent - capped.reserved)
+    currency = record.currency or "USD"
     return {
         "id": record.id,
         "name": record.name,
         "last4": record.last4,
         "scopes": list(record.scopes),
+        "limits": {
+            "requests_per_second": record.requests_per_second,
+            "budget": None if cap is None else money(cap, currency),
+        },
+        "spent": [money(found.spent, name) for name, found in sorted(costs.items())],
+        "remaining": None if left is None else money(left, currency),
         "created_at": rfc3339(record.created_at),
         "last_used_at": when(record.last_used_at),
         "revoked_at": when(record.revoked_at),

@@ -17,6 +17,7 @@ from app.errors import BadRequest, ReprogError
 from app.providers import PROVIDERS
 
 _PAGE = 50
+_LIMITS = ("requests_per_second", "concurrency", "max_batch")
 #: provider -> its name, and where it usually answers
 _KNOWN = {
     "clarifai": ("Clarifai", "https://api.clarifai.com"),
@@ -107,7 +108,7 @@ def _body(form: FormData) -> dict[str, Any]:
         for name in fields
         if web.text(form, f"model.{name}")
     }
-    limits = {name: web.text(form, name) for name in ("requests_per_second", "concurrency", "max_batch")}
+    limits = {name: web.text(form, name) for name in _LIMITS}
     body: dict[str, Any] = {
         "name": web.text(form, "name"),
         "provider": web.text(form, "provider"),
@@ -169,7 +170,7 @@ def _one(
 async def test(connection_id: str, request: Request, wired: Wired) -> Response:
     """One billable query."""
     try:
-        found = await rest.test_connection(connection_id, wired)
+        found = await rest.test_connection(connection_id, request, Response(), wired)
     except ReprogError as error:
         if web.partial(request):
             return web.problem(request, error)
@@ -187,6 +188,28 @@ async def set_secret(
     await rest.change_connection(
         connection_id, web.body(ConnectionPatch, {"secret": secret.strip()}), request, wired
     )
+    return web.see(f"/connections/{connection_id}")
+
+
+@router.post("/connections/{connection_id}/change", dependencies=[web.visitor("write")])
+async def change(connection_id: str, request: Request, wired: Wired) -> Response:
+    """Another name, price, limits or cap."""
+    form = await request.form()
+    before = rest.get_connection(connection_id, wired)
+    currency = before["price"]["currency"]
+    given: dict[str, Any] = {"name": web.text(form, "name")} if web.text(form, "name") else {}
+    if price := web.text(form, "price"):
+        given["price"] = {"per_1000": price, "currency": currency}
+    limits = {name: web.text(form, name) for name in _LIMITS if web.text(form, name)}
+    if limits:
+        given["limits"] = before["limits"] | limits
+    if "budget" in form:
+        budget = web.text(form, "budget")
+        given["budget"] = {"amount": budget, "currency": currency} if budget else None
+    try:
+        await rest.change_connection(connection_id, web.body(ConnectionPatch, given), request, wired)
+    except ReprogError as error:
+        return _one(request, wired, connection_id, problem=error)
     return web.see(f"/connections/{connection_id}")
 
 

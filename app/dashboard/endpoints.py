@@ -11,12 +11,12 @@ from fastapi import Form, Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 
+from app.api import auth, views
 from app.api import endpoints as rest
 from app.api import predict as rest_predict
-from app.api import views
 from app.api.deps import Services, Wired
 from app.api.schemas import EndpointBody, EndpointPatch
-from app.dashboard import web
+from app.dashboard import snippets, web
 from app.errors import BadRequest, NotFound, ReprogError
 from app.jobs import dataset
 from app.reprogramming import program as programs
@@ -26,12 +26,6 @@ _PAGE = 25
 _SAMPLES = 10
 _MEASURED = 200  # requests that latency is taken from
 _MOST_FILES = 8
-_PROTOCOLS = {
-    "hf": "/compat/hf/",
-    "azure": "/compat/azure/",
-    "clarifai": "/compat/clarifai/",
-    "oip": "/v2/models/",
-}
 
 router = web.router()
 
@@ -86,8 +80,9 @@ def _page(
         },
         latency=_latency(wired, found["id"]),
         samples=_samples(wired, found["job_id"]),
-        protocols=_protocols(request),
-        auth=wired.settings.auth,
+        snippets=snippets.of_endpoint(
+            str(request.base_url).rstrip("/"), name, keys=wired.settings.auth == "keys"
+        ),
         result=result,
         problem=problem,
     )
@@ -119,12 +114,6 @@ def _samples(wired: Services, job_id: str) -> dict[str, Any]:
     return {"dataset_id": data.id, "items": found}
 
 
-def _protocols(request: Request) -> list[str]:
-    """Wire formats of other services that this one speaks."""
-    paths = [str(getattr(route, "path", "")) for route in request.app.routes]
-    return [name for name, prefix in _PROTOCOLS.items() if any(path.startswith(prefix) for path in paths)]
-
-
 @router.post("/endpoints/{name}/predict", dependencies=[web.visitor("predict")])
 async def try_it(name: str, request: Request, wired: Wired) -> Response:
     """Ask it about dropped, pasted or chosen images."""
@@ -136,7 +125,7 @@ async def try_it(name: str, request: Request, wired: Wired) -> Response:
         if not files:
             raise BadRequest("No image was chosen.", param="file", hint="Drop, paste or choose an image.")
         started = time.perf_counter()
-        found = await wired.predictor.predict(name, files)
+        found = await wired.predictor.predict(name, files, auth.caller_of(request))
     except ReprogError as error:
         return (
             web.problem(request, error)

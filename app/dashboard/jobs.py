@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 from fastapi import Form, Path, Query, Request
 from starlette.responses import Response
 
+from app.api import artifacts
 from app.api import jobs as rest
 from app.api.deps import Services, Wired
 from app.api.jobs import Status
@@ -39,14 +40,31 @@ def jobs_page(
     only = cast("list[Status] | None", [status] if status in STATES else None)
     page = rest.list_jobs(wired, limit=_PAGE, after=after or None, status=only)
     counts = wired.jobs.counts()
-    return web.render(request, "jobs.html", page=page, counts=counts, status=status, names=names(wired))
+    return web.render(
+        request,
+        "jobs.html",
+        page=page,
+        counts=counts,
+        status=status,
+        names=names(wired),
+        connections=wired.connections.list(None, 50),
+    )
+
+
+@router.post("/jobs/import", dependencies=[web.visitor("write")])
+async def import_artifact(request: Request, wired: Wired) -> Response:
+    """An artifact from elsewhere, as a finished job."""
+    form = await request.form(max_files=1, max_fields=4)
+    connection = web.text(form, "connection_id") or None
+    made = await artifacts.import_artifact(request, Response(), wired, connection)
+    return web.see(f"/jobs/{made['id']}")
 
 
 @router.post("/jobs/{job_id}/clone", dependencies=[web.visitor("spend")])
-def clone(job_id: str, wired: Wired, seed: Annotated[str, Form()] = "") -> Response:
+def clone(job_id: str, request: Request, wired: Wired, seed: Annotated[str, Form()] = "") -> Response:
     """The same job again, perhaps with another seed."""
     given = {"seed": seed} if seed else {}
-    made = rest.clone_job(job_id, Response(), wired, web.body(CloneBody, given))
+    made = rest.clone_job(job_id, request, Response(), wired, web.body(CloneBody, given))
     return web.see(f"/jobs/{made['id']}")
 
 

@@ -169,7 +169,7 @@ async def create(request: Request, wired: Wired) -> Response:
     try:
         connection = wired.connections.get(given.get("connection_id", ""))
         spec: JobSpec = web.body(JobSpec, _body(given, connection.price.currency))
-        made = rest.create_job(spec, Response(), wired)
+        made = rest.create_job(spec, request, Response(), wired)
     except NotFound:
         raise
     except ReprogError as error:

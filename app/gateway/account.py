@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts import Limits, Price, Provider, Scores, WireReply, WireRequest
-from app.errors import ProviderError
+from app.errors import ModelChanged, ProviderError
 
 
 class LabelBook(Protocol):
@@ -46,6 +46,7 @@ class Ledger(Protocol):
         keep_queries: int = 0,
         retried: int = 0,
         keys: Sequence[tuple[bytes, bytes]] = (),
+        payer: str | None = None,
     ) -> int: ...
 
     def holds(self, attempt_id: int) -> bool: ...
@@ -125,6 +126,12 @@ class SourceModel:
         row = np.full(len(columns), np.nan, np.float32)
         row[[columns[label] for label in outcome]] = list(outcome.values())
         return row
+
+    def expect(self, version: str) -> None:
+        """Raises ModelChanged when another version has answered since `version` did (to whomever); "" expects
+        none."""
+        if "" not in (version, self.version) and version != self.version:
+            raise ModelChanged(version, self.version)
 
     def known(self) -> bool:
         """Whether the version is known by now, here or to anybody else who asks this model."""

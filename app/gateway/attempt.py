@@ -42,6 +42,7 @@ class Wish:
     purpose: str
     keep_micros: int = 0
     keep_queries: int = 0
+    payer: str | None = None  # a key's id; None: whose the scope is
     hurry: Event = field(default_factory=Event)  # set: do not wait for a database that is away
 
 
@@ -71,6 +72,7 @@ def prepare(g: Gateway, items: Sequence[Item], wish: Wish, retried: bool) -> tup
         keep_queries=wish.keep_queries,
         retried=len(items) if retried else 0,
         keys=[(item.claim, item.key) for item in items],
+        payer=wish.payer,
     )
     crash_point("after_intent")
     if items[0].version == "" and g.model.known():  # answers are under other keys since just now

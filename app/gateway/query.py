@@ -68,14 +68,16 @@ class Gateway:
         keep_queries: int = 0,
         cache_only: bool = False,
         purpose: str = "step",
+        payer: str | None = None,
     ) -> Answers:
         """Scores of (N, H, W, 3) uint8 images, each bought at most once.
 
-        `keep_*` of the scope's budget stay untouched; `cache_only` sends nothing. Raises BudgetExhausted,
+        `keep_*` of the scope's budget stay untouched; `cache_only` sends nothing; `payer` is the key that is
+        charged too (default: the one its scope was opened for). Raises BudgetExhausted,
         ConfigError and its kinds, Throttled and Unavailable (the provider stays down), Unusable; by then
         every request that was under way has been waited for, and what it brought is stored.
         """
-        return await Round(self, images, Wish(purpose, keep_micros, keep_queries), cache_only).run()
+        return await Round(self, images, Wish(purpose, keep_micros, keep_queries, payer), cache_only).run()
 
     def query(
         self, labels: tuple[str, ...], *, keep_micros: int = 0, keep_queries: int = 0, purpose: str = "step"

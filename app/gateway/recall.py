@@ -8,9 +8,9 @@ import numpy as np
 
 from app.contracts import AnswerStore, Images, ProviderInfo
 from app.gateway.account import Answers
-from app.gateway.encoding import digest, encode, key
+from app.gateway.encoding import digest, key
 
-_WINDOW = 64  # images encoded at once: bounds memory
+_WINDOW = 64  # images looked up at once: bounds memory
 
 
 def recall(
@@ -25,9 +25,7 @@ def recall(
     never answered by this `version` of the model. Raises Unusable."""
     scores = np.full((len(images), len(labels)), np.nan)
     for start in range(0, len(images), _WINDOW):
-        keys = [
-            key(connection_id, info, version, digest(png)) for png in encode(images[start : start + _WINDOW])
-        ]
+        keys = [key(connection_id, info, version, digest(image)) for image in images[start : start + _WINDOW]]
         known = store.get(keys)
         for i, wanted in enumerate(keys, start):
             if (row := known.get(wanted)) is not None:

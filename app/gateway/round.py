@@ -172,15 +172,29 @@ class Round:
         return None
 
     def _lookup(self, indices: Sequence[int]) -> tuple[dict[bytes, Row], list[Item]]:
-        g, items = self._g, list[Item]()
+        """What is known, and the images with their keys; those that may have to be sent with their PNG."""
+        g = self._g
         own, info, version = g.account.connection_id, g.account.provider.info, g.model.version
-        pngs = encode(self._images[list(indices)], compressed=g.compressed)
-        for index, png in zip(indices, pngs, strict=True):
-            mark = digest(png)
-            items.append(
-                Item(index, png, mark, key(own, info, "", mark), key(own, info, version, mark), version)
+        marks = [digest(self._images[index]) for index in indices]
+        keys = [key(own, info, version, mark) for mark in marks]
+        found = dict(g.answers.get(keys))
+        needed = (
+            {}
+            if self._cache_only
+            else {m: i for i, m, k in zip(indices, marks, keys, strict=True) if k not in found}
+        )
+        pngs = (
+            dict(
+                zip(needed, encode(self._images[list(needed.values())], compressed=g.compressed), strict=True)
             )
-        return dict(g.answers.get([item.key for item in items])), items
+            if needed
+            else {}
+        )
+        items = [
+            Item(index, pngs.get(mark, b""), mark, key(own, info, "", mark), its_key, version)
+            for index, mark, its_key in zip(indices, marks, keys, strict=True)
+        ]
+        return found, items
 
     def _own(self, mark: bytes) -> None:
         self._g.buying[mark] = self._buying[mark] = asyncio.get_running_loop().create_future()
@@ -301,10 +315,7 @@ class Round:
         chunk.items = [item for item, _ in left]
         chunk.parsed = bool(left)
         if settled.change is not None and g.model.pinned:
-            raise ModelChanged(
-                "The source model's version changed from {} to {}.".format(*settled.change),
-                hint="Resume to go on with the new version; its answers are paid for anew.",
-            )
+            raise ModelChanged(*settled.change)
         for _, error in left:
             raise g.policy.judge(error)
 

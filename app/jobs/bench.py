@@ -80,6 +80,7 @@ class Run:
     meter: Meter
     best: float  # validation accuracy of the best program so far; -1 before the first
     left_out: dict[str, list[int]]  # by split: images the provider will not score
+    version: str  # of the source model, that the answers so far are of; "" before the first
     started: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
@@ -126,8 +127,9 @@ async def ask(
     """Every view of every image, scored, in chunks.
 
     `keep` queries of the budget stay untouched (the final test's); `cached` takes what is paid already and
-    sends nothing. Raises BudgetExhausted (the job's own; the connection's is a QuotaExhausted), Interrupted,
-    StaleFence, TimeoutError and what the gateway raises; by then replies under way have been waited for.
+    sends nothing. Raises BudgetExhausted (the job's own; the connection's and key's are a QuotaExhausted),
+    Interrupted, StaleFence, TimeoutError and what the gateway raises; by then replies under way have been
+    waited for.
     """
     await asyncio.to_thread(run.check)
     asking = asyncio.create_task(_chunks(run, views, images, phase, keep, cached))
@@ -140,10 +142,11 @@ async def ask(
     except BudgetExhausted as stop:
         if stop.scope == run.job_id:
             raise
+        whose = "key" if stop.code == "key_budget_exhausted" else "connection"
         raise QuotaExhausted(
-            f"The connection's own budget is used up: {stop.detail}",
-            code="connection_budget_exhausted",
-            hint="Raise the connection's budget, then resume the job.",
+            f"The {whose}'s own budget is used up: {stop.detail}",
+            code=f"{whose}_budget_exhausted",
+            hint=f"Raise the {whose}'s budget, then resume the job.",
         ) from stop
     finally:
         asking.cancel()

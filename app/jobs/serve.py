@@ -20,6 +20,7 @@ from app.reprogramming import program as programs
 from app.reprogramming.program import Program
 from app.storage.endpoints import Endpoints, LiveVersion
 from app.storage.jobs import Jobs
+from app.storage.keys import KeyRecord
 
 PROGRAMS_KEPT = 64
 DOWN_RETRY_SECONDS = 10.0
@@ -53,23 +54,24 @@ class Predictor:
         self._stack = AsyncExitStack()
         self._lock = asyncio.Lock()
 
-    async def predict(self, name: str, files: list[bytes]) -> Prediction:
-        """Raises NotFound, BadRequest (unreadable image), BudgetExhausted (endpoint cap), Unusable (provider
-        down or refusing)."""
+    async def predict(self, name: str, files: list[bytes], caller: KeyRecord | None = None) -> Prediction:
+        """`caller`: the key that is charged too. Raises NotFound, BadRequest (unreadable image),
+        BudgetExhausted (cap of endpoint, connection or key), Unusable (provider down or refusing)."""
         live = await asyncio.to_thread(self._endpoints.live, name)
         program = await self._program(live)
         started = time.perf_counter()
         images = await asyncio.to_thread(_decode, files, program.canonical)
         decoded = time.perf_counter()
         gateway = await self._gateway(live)
-        asked = _Counted(gateway, program.source_labels)
+        price = await asyncio.to_thread(self._price, live.connection_id)
+        payer = caller.account(price.currency) if caller else None
+        asked = _Counted(gateway, program.source_labels, payer)
         try:
             scores = await programs.predict(program, images, asked.query)
         except ConfigError as error:
             raise _unusable(error, 60.0) from error
         except (Unavailable, Throttled) as error:
             raise _unusable(error, error.retry_after or DOWN_RETRY_SECONDS) from error
-        price = await asyncio.to_thread(self._price, live.connection_id)
         took = {"decode": decoded - started, "remote": time.perf_counter() - decoded}
         return Prediction(
             program.target_labels, scores, asked.sent, asked.sent * price.micros, price.currency, took
@@ -99,11 +101,11 @@ class Predictor:
 class _Counted:
     """A Query that counts the images that went over the wire, and refuses to guess for a missing answer."""
 
-    def __init__(self, gateway: Gateway, labels: tuple[str, ...]) -> None:
-        self._gateway, self._labels, self.sent = gateway, labels, 0
+    def __init__(self, gateway: Gateway, labels: tuple[str, ...], payer: str | None) -> None:
+        self._gateway, self._labels, self._payer, self.sent = gateway, labels, payer, 0
 
     async def query(self, images: Images) -> Scores:
-        answers = await self._gateway.ask(images)
+        answers = await self._gateway.ask(images, payer=self._payer)
         self.sent += answers.sent
         if answers.rejected:
             error: ProviderError = next(iter(answers.rejected.values()))
@@ -135,7 +137,7 @@ def _unusable(error: ProviderError, retry_after: float) -> Unusable:
     )
 
 
-async def probe(gateway: Gateway) -> dict[str, Any]:
+async def probe(gateway: Gateway, payer: str | None = None) -> dict[str, Any]:
     """One billable query of an image nobody asked before: what the source model answers, and how fast.
 
     Raises what the gateway raises; a refused image is a BadRequest.
@@ -146,7 +148,7 @@ async def probe(gateway: Gateway) -> dict[str, Any]:
     image = picture.fit(noise[0], side, side)[None]
     known = await gateway.discover()
     started = time.perf_counter()
-    asked = _Counted(gateway, ())
+    asked = _Counted(gateway, (), payer)
     await asked.query(image)
     latency = time.perf_counter() - started
     scores = (await gateway.ask(image, cache_only=True)).scores[0]

@@ -7,7 +7,7 @@ several processes cannot deadlock; what is read is then true until the commit, a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,9 @@ _CLOSE = (
 )
 
 _LOCK_ATTEMPTS = (
-    select(*(_attempts.c[name] for name in ("id", "scope", "connection_id", "images", "price_micros")))
+    select(
+        *(_attempts.c[name] for name in ("id", "scope", "connection_id", "images", "price_micros", "payer"))
+    )
     .where(_attempts.c.id.in_(bindparam("ids", expanding=True)), _attempts.c.outcome == "open")
     .order_by(_attempts.c.id)
     .with_for_update()
@@ -69,6 +71,7 @@ class Reserve:
     keep_queries: int
     retried: int
     keys: Sequence[tuple[bytes, bytes]] = ()  # claim and answer's key of each image
+    payer: str | None = None  # a key's id
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,7 @@ def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[in
     reserves = [op for op in group if isinstance(op, Reserve)]
     settles = [op for op in group if isinstance(op, Settle)]
     attempts = _lock_attempts(connection, [op.attempt_id for op in settles])
-    accounts = {op.connection_id for op in reserves}
-    scopes = accounts | {op.scope for op in reserves}
-    scopes |= {row[column] for row in attempts.values() for column in ("scope", "connection_id")}
-    budgets = _lock_budgets(connection, scopes)
-    if missing := sorted(accounts - budgets.keys()):  # a connection without a cap of its own
-        open_scopes(connection, missing, None, None)
-        budgets = _lock_budgets(connection, scopes)
+    budgets = _lock_all(connection, reserves, attempts)
     before = {scope: dict(row) for scope, row in budgets.items()}
     clock = now(connection)
     holders = _holders(connection, {op.scope for op in reserves if op.fence})
@@ -113,6 +110,7 @@ def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[in
             taken.answered |= {key for key, _ in op.answers}
             results.append(int(row is not None))
             continue
+        op = _with_payer(budgets, op)
         refusal = _stopped(holders, op) or taken.refusal(op.keys) or _refusal(budgets, op)
         if refusal is not None:
             results.append(refusal)
@@ -141,6 +139,32 @@ def _lock_attempts(connection: Connection, ids: list[int]) -> dict[int, RowMappi
     return {row["id"]: row for row in connection.execute(_LOCK_ATTEMPTS, {"ids": ids}).mappings()}
 
 
+def _lock_all(
+    connection: Connection, reserves: Sequence[Reserve], attempts: Mapping[int, RowMapping]
+) -> dict[str, dict[str, Any]]:
+    """Every budget row that a group charges: scopes and accounts, then payers."""
+    accounts = {op.connection_id for op in reserves}
+    scopes = accounts | {op.scope for op in reserves}
+    scopes |= {row[column] for row in attempts.values() for column in ("scope", "connection_id")}
+    budgets = _lock_or_open(connection, scopes, accounts)
+    payers = {payer for op in reserves if (payer := _with_payer(budgets, op).payer)}
+    payers |= {row["payer"] for row in attempts.values() if row["payer"]}
+    if payers:  # a key's id sorts after every other scope: the one order of locks holds
+        budgets |= _lock_or_open(connection, payers, payers)
+    return budgets
+
+
+def _lock_or_open(
+    connection: Connection, scopes: set[str], wanted: Iterable[str]
+) -> dict[str, dict[str, Any]]:
+    """The rows of `scopes`; those of `wanted` (accounts, keys) are opened without a cap."""
+    budgets = _lock_budgets(connection, scopes)
+    if missing := sorted(set(wanted) - budgets.keys()):
+        open_scopes(connection, missing, None, None)
+        budgets = _lock_budgets(connection, scopes)
+    return budgets
+
+
 def _lock_budgets(connection: Connection, scopes: Iterable[str]) -> dict[str, dict[str, Any]]:
     rows = connection.execute(_LOCK_BUDGETS, {"scopes": list(scopes)}).mappings()
     return {row["scope"]: dict(row) for row in rows}
@@ -165,7 +189,7 @@ def _stopped(holders: Mapping[str, tuple[int, str]], op: Reserve) -> Exception |
 
 def _refusal(budgets: Mapping[str, dict[str, Any]], op: Reserve) -> Exception | None:
     """Why `op` may not be sent, or None."""
-    for scope in dict.fromkeys((op.scope, op.connection_id)):
+    for scope in _charged(op.scope, op.connection_id, op.payer):
         row = budgets.get(scope)
         if row is None:
             return NotFound(f"Nothing called {scope} has a budget.")
@@ -173,12 +197,7 @@ def _refusal(budgets: Mapping[str, dict[str, Any]], op: Reserve) -> Exception | 
         money, queries = op.images * op.price_micros, op.images
         left = _left(row["cap"], row["spent"] + row["reserved"], op.keep_micros if own else 0)
         if left is not None and money > left:
-            return BudgetExhausted(
-                f"{max(left, 0) / 1e6:.6f} is left of the budget; the next request costs {money / 1e6:.6f}.",
-                reason="budget_exhausted",
-                scope=scope,
-                hint="Raise the budget." if own else "Raise the spend cap of the connection.",
-            )
+            return _too_dear(scope, scope == op.payer, own, left, money)
         left = _left(
             row["queries_cap"], row["queries_spent"] + row["queries_reserved"], op.keep_queries if own else 0
         )
@@ -192,13 +211,37 @@ def _refusal(budgets: Mapping[str, dict[str, Any]], op: Reserve) -> Exception | 
     return None
 
 
+def _too_dear(scope: str, key: bool, own: bool, left: int, money: int) -> BudgetExhausted:
+    whose, code = ("key's budget", "key_budget_exhausted") if key else ("budget", "budget_exhausted")
+    hint = "Raise the budget" + ("." if own else " of the key." if key else " of the connection.")
+    error = BudgetExhausted(
+        f"{max(left, 0) / 1e6:.6f} is left of the {whose}; the next request costs {money / 1e6:.6f}.",
+        reason="budget_exhausted",
+        scope=scope,
+        hint=hint,
+    )
+    error.code = code
+    return error
+
+
+def _charged(scope: str, connection_id: str, payer: str | None) -> list[str]:
+    """The budget rows of an attempt, its own first."""
+    return list(dict.fromkeys(row for row in (scope, connection_id, payer) if row))
+
+
+def _with_payer(budgets: Mapping[str, dict[str, Any]], op: Reserve) -> Reserve:
+    """The same with the payer that its scope was opened for, where it names none."""
+    payer = op.payer or budgets.get(op.scope, {}).get("payer")
+    return op if payer == op.payer else replace(op, payer=payer)
+
+
 def _left(cap: int | None, taken: int, keep: int) -> int | None:
     return None if cap is None else cap - taken - keep
 
 
 def _reserve(budgets: Mapping[str, dict[str, Any]], op: Reserve, clock: float) -> dict[str, Any]:
     """Book the reservation in `budgets`; returns the attempt's new row."""
-    for scope in {op.scope, op.connection_id}:
+    for scope in _charged(op.scope, op.connection_id, op.payer):
         row = budgets[scope]
         row["reserved"] += op.images * op.price_micros
         row["queries_reserved"] += op.images
@@ -213,6 +256,7 @@ def _reserve(budgets: Mapping[str, dict[str, Any]], op: Reserve, clock: float) -
         "outcome": "open",
         "billed": 0,
         "sent_at": clock,
+        "payer": op.payer,
     }
 
 
@@ -222,7 +266,7 @@ def _settle(
     """Book the settlement in `budgets`; returns the attempt's new values."""
     images, price = attempt["images"], attempt["price_micros"]
     spent = min(op.billed + op.unknown, images)  # no settlement may spend more than was reserved
-    for scope in {attempt["scope"], attempt["connection_id"]}:
+    for scope in _charged(attempt["scope"], attempt["connection_id"], attempt["payer"]):
         row = budgets[scope]
         row["reserved"] -= images * price
         row["queries_reserved"] -= images
@@ -267,10 +311,14 @@ def _insert(connection: Connection, lines: list[dict[str, Any]]) -> list[int]:
 
 
 def open_scopes(
-    connection: Connection, scopes: Sequence[str], cap: int | None, queries_cap: int | None
+    connection: Connection,
+    scopes: Sequence[str],
+    cap: int | None,
+    queries_cap: int | None,
+    payer: str | None = None,
 ) -> None:
     values = [
-        {"scope": scope, "cap": cap, "queries_cap": queries_cap, **dict.fromkeys(COUNTERS, 0)}
+        {"scope": scope, "cap": cap, "queries_cap": queries_cap, "payer": payer, **dict.fromkeys(COUNTERS, 0)}
         for scope in scopes
     ]
     if values:

@@ -1,7 +1,8 @@
 """The ledger: every query reserved before it is sent, settled after, and never past a cap.
 
-An *attempt* is one HTTP request. It is charged to two budget rows: its own scope (a job, an endpoint) and its
-connection (the account), whose cap stands above. All money is integer micro-units.
+An *attempt* is one HTTP request. It is charged to up to three budget rows: its own scope (a job, an
+endpoint), its connection (the account) and its payer (the key that asked, or that made the job); the caps of
+the last two stand above. All money is integer micro-units.
 
 Reservations and settlements that arrive while another commit is under way are taken together into the next
 transaction (group commit): the callers' threads line up, one of them does the work of all.
@@ -48,6 +49,7 @@ class Attempt:
     code: str | None
     sent_at: float
     done_at: float | None
+    payer: str | None = None  # the key that is charged too
 
 
 class Ledger:
@@ -60,11 +62,11 @@ class Ledger:
 
     # ---------------------------------------------------------------- caps and sums
 
-    def open(self, scope: str, cap: int | None, queries_cap: int | None) -> None:
-        """Let `scope` spend up to `cap` micro-units and `queries_cap` queries (None: no cap). A scope that is
-        open already keeps its caps: see `set_caps`."""
+    def open(self, scope: str, cap: int | None, queries_cap: int | None, payer: str | None = None) -> None:
+        """Let `scope` spend up to `cap` micro-units and `queries_cap` queries (None: no cap), all of it on
+        account of `payer` too. A scope that is open already keeps its caps: see `set_caps`."""
         with write(self._engine) as connection:
-            open_scopes(connection, [scope], cap, queries_cap)
+            open_scopes(connection, [scope], cap, queries_cap, payer)
 
     def set_caps(self, scope: str, cap: int | None, queries_cap: int | None) -> None:
         """Raises NotFound, and Conflict when a cap is below what is spent or reserved already."""
@@ -100,7 +102,7 @@ class Ledger:
             row = connection.execute(select(_budgets).where(_budgets.c.scope == scope)).mappings().first()
         if row is None:
             raise NotFound(f"Nothing called {scope} has a budget.")
-        return Cost(**{name: value for name, value in row.items() if name != "scope"})
+        return Cost(**{name: value for name, value in row.items() if name not in ("scope", "payer")})
 
     def count_cached(self, scope: str, queries: int) -> None:
         """`queries` answers of `scope` came from the store and cost nothing."""
@@ -122,10 +124,12 @@ class Ledger:
         keep_queries: int = 0,
         retried: int = 0,
         keys: Sequence[tuple[bytes, bytes]] = (),
+        payer: str | None = None,
     ) -> int:
         """Commit the intent to ask for `images`, of which `retried` were asked before; returns its id.
 
-        Both budget rows must hold the price; of the scope's own cap, `keep_micros` and `keep_queries` stay
+        `payer` is a key's id (default: the key that the scope was opened for). All budget rows must hold the
+        price; of the scope's own cap, `keep_micros` and `keep_queries` stay
         untouched. `keys` are a claim, held until the settlement, and the answer's key for each image.
 
         Raises, with nothing changed: BudgetExhausted; NotFound for a scope never opened; Taken when an image
@@ -146,6 +150,7 @@ class Ledger:
                 keep_queries,
                 retried,
                 keys,
+                payer,
             )
         )
 

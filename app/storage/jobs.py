@@ -69,14 +69,16 @@ class Jobs:
         dataset_id: str,
         cap: int | None,
         queries_cap: int | None,
+        payer: str | None = None,
     ) -> JobRecord:
-        """The job, its caps (micro-units and queries) and its first event, in one transaction."""
+        """The job, its caps (micro-units and queries), the key that is charged too, and its first event, in
+        one transaction."""
         ident = ids.new("job_")
         with write(self._engine) as connection:
             values = {"name": name, "spec": spec, "metadata": metadata}
             asked = {"connection_id": connection_id, "dataset_id": dataset_id}
             rows.add(connection, ident, "queued", **values, **asked)
-            open_scopes(connection, [ident], cap, queries_cap)
+            open_scopes(connection, [ident], cap, queries_cap, payer)
             events.append(connection, ident, "job.created", {})
         return self.get(ident)
 
@@ -268,6 +270,12 @@ class Jobs:
             events.append(
                 connection, ident, "job.images_left_out", {"count": len(images), "images": list(images[:20])}
             )
+
+    def learns_from(self, ident: str, fence: int, version: str) -> None:
+        """Note the source model's version that the job's answers are of. Raises StaleFence."""
+        with write(self._engine) as connection:
+            job = rows.held(connection, ident, fence)
+            rows.change(connection, ident, metrics=job.metrics | {"model_version": version})
 
     def progress(self, ident: str, fence: int, progress: dict[str, Any]) -> None:
         """Raises StaleFence."""

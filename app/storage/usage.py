@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Engine, Integer, String, case, cast, func,
 from app.storage import tables
 from app.storage.database import read
 
-Group = Literal["job", "connection", "endpoint", "day"]
+Group = Literal["job", "connection", "endpoint", "day", "key"]
 _DAY = 86_400
 _attempts, _connections = tables.attempts, tables.connections
 
@@ -37,6 +37,7 @@ def usage(
         "endpoint": c.scope,
         "connection": c.connection_id,
         "day": cast(cast(func.floor(c.sent_at / _DAY), Integer), String),
+        "key": c.payer,
     }[group_by].label("group")
     query = (
         select(
@@ -54,12 +55,14 @@ def usage(
     prefix = {"job": "job_", "endpoint": "ep_"}.get(group_by)
     if prefix is not None:
         query = query.where(c.scope.startswith(prefix, autoescape=True))
+    if group_by == "key":
+        query = query.where(c.payer.is_not(None))
     if since is not None:
         query = query.where(c.sent_at >= since)
     if until is not None:
         query = query.where(c.sent_at < until)
     with read(engine) as connection:
         return [
-            Usage(row.group, row.currency, *(int(value) for value in row[2:]))
+            Usage(row.group.partition(":")[0], row.currency, *(int(value) for value in row[2:]))
             for row in connection.execute(query)
         ]

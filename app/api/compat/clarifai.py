@@ -16,12 +16,14 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
+from app.api import auth
 from app.api.compat import door
 from app.api.deps import Services, Wired
 from app.api.predict import cost_headers, ranked
 from app.api.problems import translate
 from app.errors import BadRequest, ReprogError
 from app.reprogramming import picture
+from app.storage.keys import KeyRecord
 
 Status = tuple[int, str]
 OK: Status = (10000, "Ok")
@@ -125,7 +127,9 @@ async def outputs(name: str, request: Request, wired: Wired) -> Response:
     started = time.perf_counter()
     asked = _read(await request.body())
     live = await asyncio.to_thread(wired.endpoints.live, name)
-    outcomes, headers = await _score(wired, name, [_fetch(given) for given in asked.inputs])
+    outcomes, headers = await _score(
+        wired, name, [_fetch(given) for given in asked.inputs], auth.caller_of(request)
+    )
     config = (asked.model or _Model()).output_info.output_config
     model = _describe(name, live.version)
     made = [_output(given, found, model, config) for given, found in zip(asked.inputs, outcomes, strict=True)]
@@ -160,7 +164,7 @@ def _fetch(given: _Input) -> bytes | ReprogError:
 
 
 async def _score(
-    wired: Services, name: str, files: list[bytes | ReprogError]
+    wired: Services, name: str, files: list[bytes | ReprogError], caller: KeyRecord
 ) -> tuple[list[_Scored | ReprogError], dict[str, str]]:
     """An outcome per file, and headers with the cost. A bad image fails alone; all else fails the request."""
     outcomes: list[_Scored | ReprogError | None] = [f if isinstance(f, ReprogError) else None for f in files]
@@ -171,7 +175,7 @@ async def _score(
         group = groups.pop()
         try:
             found = await wired.predictor.predict(
-                name, [f for n in group if isinstance(f := files[n], bytes)]
+                name, [f for n in group if isinstance(f := files[n], bytes)], caller
             )
         except ReprogError as error:
             if error.code not in _INPUTS:

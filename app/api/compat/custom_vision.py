@@ -15,6 +15,7 @@ from fastapi import APIRouter, Request, Response
 from python_multipart import parse_form
 from python_multipart.exceptions import FormParserError
 
+from app.api import auth
 from app.api.compat import door
 from app.api.deps import Prediction, Services, Wired
 from app.api.predict import cost_headers, ranked
@@ -89,7 +90,7 @@ async def _classify(project: str, name: str, request: Request, wired: Services) 
     started = time.perf_counter()
     image = _image(await request.body(), request.headers.get("content-type", ""))
     live = await asyncio.to_thread(wired.endpoints.live, name)
-    found = await wired.predictor.predict(name, [image])
+    found = await wired.predictor.predict(name, [image], auth.caller_of(request))
     headers = cost_headers(found, time.perf_counter() - started)
     return Response(
         orjson.dumps(_answer(project, name, live.version, found)), 200, headers, "application/json"

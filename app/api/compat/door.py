@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import binascii
 from base64 import b64decode
 from collections.abc import Callable, Coroutine
@@ -24,13 +23,12 @@ JSON: dict[str, Any] = {"schema": {"type": "object"}}
 
 
 async def admit(request: Request, wired: Services, key: str) -> None:
-    """Let the holder of `key` in where it may predict. Raises Unauthorised, Forbidden."""
+    """Let the holder of `key` in where it may predict. Raises Unauthorised, Forbidden, RateLimited."""
     if wired.settings.auth == "off":
         return
-    found = await asyncio.to_thread(wired.keys.verify, key) if key else None
+    found = await auth.recognise(request, wired, key) if key else None
     if found is None:
         raise Unauthorised("The key is missing, unknown or revoked.", hint="Ask for one: POST /v1/keys.")
-    request.state.caller = found
     auth.demand(found, "predict")
 
 

@@ -9,6 +9,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.api import auth
 from app.api.compat import door
 from app.api.deps import Wired
 from app.api.predict import cost_headers, ranked
@@ -55,7 +56,7 @@ async def classify(name: str, request: Request, wired: Wired) -> Response:
     await door.admit(request, wired, door.authorization(request, "bearer"))
     started = time.perf_counter()
     image, top_k = _read(await request.body(), request.headers.get("content-type", ""))
-    found = await wired.predictor.predict(name, [image])
+    found = await wired.predictor.predict(name, [image], auth.caller_of(request))
     answer: list[dict[str, Any]] = ranked(found.labels, found.scores[0], top_k)
     headers = cost_headers(found, time.perf_counter() - started)
     return Response(orjson.dumps(answer), 200, headers, "application/json")

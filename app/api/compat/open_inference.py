@@ -17,6 +17,7 @@ from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from app import __version__
+from app.api import auth
 from app.api.compat import door
 from app.api.deps import Prediction, Wired
 from app.api.predict import cost_headers
@@ -123,7 +124,7 @@ async def infer(name: str, request: Request, wired: Wired) -> Response:
     asked, raw = _read(await request.body(), request.headers.get(_LENGTH))
     files = await asyncio.to_thread(_files, asked.inputs[0], raw)
     version = (await asyncio.to_thread(wired.endpoints.live, name)).version
-    found = await wired.predictor.predict(name, files)
+    found = await wired.predictor.predict(name, files, auth.caller_of(request))
     headers = cost_headers(found, time.perf_counter() - started)
     return _answer(asked, name, version, found, headers)
 

@@ -59,7 +59,7 @@ class FakePredictor:
     error: ReprogError | None = None
     asked: list[list[bytes]] = field(default_factory=list)
 
-    async def predict(self, name: str, files: list[bytes]) -> SimpleNamespace:
+    async def predict(self, name: str, files: list[bytes], caller: object = None) -> SimpleNamespace:
         self.endpoints.live(name)
         if self.error is not None:
             raise self.error
@@ -172,7 +172,7 @@ def check_connection(connection: ConnectionRecord) -> None:
         )
 
 
-async def probe(connection_id: str) -> dict[str, Any]:
+async def probe(connection_id: str, payer: str | None) -> dict[str, Any]:
     return {
         "labels": ["nsfw", "sfw"], "latency_ms": 12.5, "model_version": "v1", "score_kind": "probability",
         "queries": 1, "cost_micros": 1200,

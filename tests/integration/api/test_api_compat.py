@@ -165,7 +165,7 @@ def strict(house: House, refused: bytes = b"") -> None:
     """A predictor that, like the real one, fails a whole request for one bad image."""
     plain = house.predictor.predict
 
-    async def predict(name: str, files: list[bytes]) -> Any:
+    async def predict(name: str, files: list[bytes], caller: object) -> Any:
         for data in files:
             picture.decode(data)
         if refused in files:

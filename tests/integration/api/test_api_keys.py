@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from api_house import CONNECTION, House, is_problem
+from api_house import CONNECTION, House, finish, is_problem
 
 from app.api.auth import refuse_open_door
 from app.errors import BadRequest
@@ -101,3 +101,43 @@ def test_an_open_door_is_refused() -> None:
         refuse_open_door("keys", host)
         with pytest.raises(BadRequest, match="REPROG_AUTH"):
             refuse_open_door("off", host)
+
+
+async def test_limits_of_a_key(locked: House) -> None:
+    admin = locked.services.keys.ensure_first()
+    assert admin is not None
+    async with locked.client as client:
+        client.headers.update(bearer(admin))
+        limits = {"requests_per_second": 4, "budget": {"amount": "2.00", "currency": "USD"}}
+        made = await locked.ok("POST", "/v1/keys", json={"name": "ci", "scopes": ["spend"], "limits": limits})
+        key, path = bearer(made["key"]), f"/v1/keys/{made['id']}"
+        assert made["limits"] == {
+            "requests_per_second": 4.0,
+            "budget": {"amount": "2.000000", "currency": "USD"},
+        }
+        assert made["remaining"] == {"amount": "2.000000", "currency": "USD"}
+        body = await locked.job_body()
+        refused = await client.post("/v1/jobs", json=body, headers=key)
+        document = is_problem(refused, 402, "key_budget_exhausted")
+        assert "5.000000" in document["detail"]
+        small = {"max_queries": 5000, "budget": {"amount": "1.50", "currency": "USD"}}
+        job = (await client.post("/v1/jobs", json=body | {"limits": small}, headers=key)).json()
+        finish(locked.services, job["id"])
+        seen = await locked.ok("GET", path)
+        assert seen["spent"] == [{"amount": "0.028800", "currency": "USD"}]
+        assert seen["remaining"] == {"amount": "1.971200", "currency": "USD"}
+        (line,) = (await locked.ok("GET", "/v1/usage?group_by=key"))["data"]
+        assert (line["group"], line["billable_queries"]) == (made["id"], 24)
+        answers = [await client.get("/v1/methods", headers=key) for _ in range(8)]
+        slow = answers[-1]
+        is_problem(slow, 429, "rate_limited")
+        assert slow.headers["retry-after"] == "1"
+        low = {"limits": {"budget": {"amount": "0.01", "currency": "USD"}}}
+        is_problem(await client.patch(path, json=low), 409, "cap_below_spent")
+        changed = await locked.ok(
+            "PATCH", path, json={"name": "build", "limits": {"requests_per_second": None}}
+        )
+        assert (changed["name"], changed["limits"]["requests_per_second"]) == ("build", None)
+        assert changed["limits"]["budget"]["amount"] == "2.000000"
+        freed = await locked.ok("PATCH", path, json={"limits": {"budget": None}})
+        assert (freed["limits"]["budget"], freed["remaining"]) == (None, None)
