@@ -1,8 +1,8 @@
 """The best known recipe for the budget, so that a user need not choose.
 
-Race programs; choose forward those that complement each other, as many as a prediction may ask; with money
-left over move the numbers of the winners by CMA-ES. At every judgement take the best of the logistic head,
-the RBF head and, where it is better by a standard error, the head that reads compact pixel features beside the
+Race programs; choose forward those that complement each other, as many as a prediction may ask; move the
+numbers of the winners by CMA-ES with what is left. At every judgement take the best of the logistic head, the
+RBF head and, where it is better by a standard error, a head that reads compact pixel features beside the
 scores. Each stage has to be better than the last to be kept, so the result is never below the head on the
 plain image's scores; where money is short it ends after the stage that is paid for. Descending by estimated
 gradients is left out: it gained nothing over the head at 10,000 queries, and less than the race at 50,000.

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts import Arrays, Labels, MethodState, Scores, TargetScores
+from app.methods.heading import Head
 from app.methods.problem import Problem
 from app.reprogramming import program as programs
-from app.reprogramming.mapping import LabelMapping, best_head, cross_fit, log_scores
+from app.reprogramming.mapping import LabelMapping, cross_fit, log_scores
 from app.reprogramming.program import Program, feature_columns
 from app.reprogramming.transform import View
 
@@ -67,10 +67,10 @@ def _certain(gains: NDArray[np.float64]) -> bool:
     return bool(gains.mean() > gains.std() / np.sqrt(len(gains)))
 
 
-def columns(problem: Problem, scores: Scores, pixels: NDArray[np.float64] | None = None) -> Scores:
-    """(V, n, K) scores to the (n, V * K [+ P]) log-scores, and pixel features, that fitted heads read. An
-    image without an answer (a row of NaN) has all its labels censored."""
-    return feature_columns(log_scores(scores, problem.floor, problem.score_kind), pixels)
+def columns(problem: Problem, scores: Scores) -> Scores:
+    """(V, n, K) scores to the (n, V * K) log-scores that fitted heads read. An image without an answer (a row
+    of NaN) has all its labels censored."""
+    return feature_columns(log_scores(scores, problem.floor, problem.score_kind))
 
 
 def assembled(
@@ -101,42 +101,43 @@ def judged(
     """The best head on the views' scores, (V, n, K) of all training and all validation images; with `fused`
     on pixel features beside them ("auto": where that is better by a standard error)."""
     if fused is True:
-        return _judged(problem, views, train, val, unseen, beside=True)
-    alone = _judged(problem, views, train, val, unseen, beside=False)
+        return headed(problem, views, train, val, unseen, Head(fused=True))
+    alone = headed(problem, views, train, val, unseen, Head())
     if fused is False:
         return alone
-    both = _judged(problem, views, train, val, unseen, beside=True)
+    both = headed(problem, views, train, val, unseen, Head(fused=True))
     return both if both.clears(alone.record) else alone
 
 
-def _judged(
+def headed(
     problem: Problem,
     views: Sequence[View],
     train: Scores,
     val: Scores,
     unseen: NDArray[np.bool_],
-    beside: bool,
+    head: Head,
 ) -> Judged:
-    """One kind of columns: scores, or scores with pixel features `beside` them.
+    """These views with this kind of head.
 
     A head fitted on training images alone is judged on the validation images, and one fitted without their
     fold on the training images `unseen` (N,) by the choice of views. The head that is served is fitted on
     both splits, which the judgement of that one program allows.
     """
-    extra = problem.pixels if beside else {}
-    x, z = columns(problem, train, extra.get("train")), columns(problem, val, extra.get("val"))
-    pixels = extra["train"].shape[1] if beside else 0
+    x, z = head.columns(problem, train, "train"), head.columns(problem, val, "val")
     y, t = problem.labels["train"], problem.labels["val"]
-    groups, seed = problem.groups, problem.seed
+    groups = problem.groups
     apart = None if groups is None else groups["train"]
     together = None if groups is None else np.concatenate([groups["train"], groups["val"]])
-    out_of_fold = cross_fit(x, y, problem.classes, partial(_head, pixels=pixels), FOLDS, seed, apart)
-    head, _ = best_head(x, y, problem.classes, seed, apart, pixels)
-    record = np.concatenate([verdict(out_of_fold, y), verdict(head.apply(z), t)], axis=1)
+
+    def in_fold(columns: Scores, labels: Labels, classes: int) -> LabelMapping:
+        return head.fit(problem, columns, labels, seed=0)
+
+    out_of_fold = cross_fit(x, y, problem.classes, in_fold, FOLDS, problem.seed, apart)
+    fitted = head.fit(problem, x, y, apart)
+    record = np.concatenate([verdict(out_of_fold, y), verdict(fitted.apply(z), t)], axis=1)
     record[:, : len(y)][:, ~unseen] = np.nan
-    everything = np.concatenate([x, z]), np.concatenate([y, t])
-    served, _ = best_head(*everything, problem.classes, seed, together, pixels)
-    return Judged(assembled(problem, views, served, beside), record, len(t))
+    served = head.fit(problem, np.concatenate([x, z]), np.concatenate([y, t]), together)
+    return Judged(assembled(problem, views, served, head.fused), record, len(t))
 
 
 def judged_by_validation(problem: Problem, program: Program, target: TargetScores) -> Judged:
@@ -150,10 +151,6 @@ def verdict(scores: TargetScores, labels: Labels) -> NDArray[np.float64]:
     """(2, n): whether each image is classified rightly, and its cross-entropy."""
     of_truth = scores[np.arange(len(labels)), labels]
     return np.stack([scores.argmax(axis=1) == labels, -np.log(np.maximum(of_truth, LEAST_SCORE))])
-
-
-def _head(features: Scores, labels: Labels, classes: int, pixels: int) -> LabelMapping:
-    return best_head(features, labels, classes, pixels=pixels)[0]
 
 
 def plain_view(problem: Problem) -> View:

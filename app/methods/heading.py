@@ -1,0 +1,68 @@
+"""Heads by name: what turns the scores of given views into target scores, fitted on answers already paid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contracts import Labels, Scores, Split
+from app.methods.problem import Problem
+from app.reprogramming import mapping as mappings
+from app.reprogramming.mapping import LabelMapping, log_scores, shares
+from app.reprogramming.program import feature_columns
+
+HeadType = Literal["best", "linear", "rbf", "random", "frequency", "bayesian"]
+COUNTED = ("random", "frequency", "bayesian")  # made of shares, without a fit
+
+
+@dataclass(frozen=True)
+class Head:
+    """`best` is the linear or the RBF head, by cross-validation. `fused` heads read compact pixel features
+    beside the scores; a counted one cannot. labels_per_class None: 1 for 2 classes, else up to 10. top: how
+    many of the highest scores the bayesian one counts (1: BLM, more: BLM+)."""
+
+    type: HeadType = "best"
+    fused: bool = False
+    labels_per_class: int | None = None
+    top: int = 1
+
+    def columns(self, problem: Problem, scores: Scores, split: Split) -> NDArray[np.float64]:
+        """(V, n, K) scores of a split's images to the (n, F) columns that `fit` and the mapping read."""
+        if self.type in COUNTED:
+            return feature_columns(shares(scores, problem.score_kind))
+        pixels = problem.pixels[split] if self.fused else None
+        return feature_columns(log_scores(scores, problem.floor, problem.score_kind), pixels)
+
+    def fit(
+        self,
+        problem: Problem,
+        columns: NDArray[np.float64],
+        labels: Labels,
+        groups: NDArray[Any] | None = None,
+        seed: int | None = None,
+    ) -> LabelMapping:
+        """Raises BadRequest `mapping_too_wide` for a counted head with more classes than columns."""
+        classes, seed = problem.classes, problem.seed if seed is None else seed
+        pixels = problem.pixels["train"].shape[1] if self.fused else 0
+        match self.type:
+            case "best":
+                return mappings.best_head(columns, labels, classes, seed, groups, pixels)[0]
+            case "linear":
+                return mappings.linear_mapping(columns, labels, classes, "cv", groups, seed, pixels)
+            case "rbf":
+                return mappings.kernel_mapping(columns, labels, classes, groups, seed, pixels)
+            case "bayesian":
+                return mappings.bayesian_mapping(columns, labels, classes, self.top)
+            case "random":
+                return mappings.random_mapping(columns.shape[1], classes, self._width(columns, classes), seed)
+            case "frequency":
+                width = self._width(columns, classes)
+                return mappings.frequency_mapping(columns, labels, classes, width)
+
+    def _width(self, columns: NDArray[np.float64], classes: int) -> int:
+        if self.labels_per_class is not None:
+            return self.labels_per_class
+        return 1 if classes <= 2 else max(1, min(10, columns.shape[1] // classes))
