@@ -134,6 +134,7 @@ class ProviderError(ReprogError):
     code = "provider_error"
     retryable = False
     billed: bool | None = False
+    advice: str | None = None  # the hint where the provider's own words give none
 
     def __init__(
         self,
@@ -145,7 +146,7 @@ class ProviderError(ReprogError):
         request_id: str | None = None,
         http_status: int | None = None,
     ) -> None:
-        super().__init__(detail, code=code, hint=hint)
+        super().__init__(detail, code=code, hint=hint or self.advice)
         self.retry_after = retry_after
         self.request_id = request_id
         self.http_status = http_status
@@ -164,6 +165,7 @@ class Unavailable(ProviderError):
     code = "provider_unavailable"
     retryable = True
     billed = None
+    advice = "Wait until the provider answers again; what was paid for is kept."
 
 
 class NotSent(Unavailable):
@@ -191,30 +193,41 @@ class ReplyInvalid(ProviderError):
     code = "provider_reply_invalid"
     retryable = True
     billed = None
+    advice = "Check that base_url and model are of a service that speaks this provider's format."
 
 
 class ConfigError(ProviderError):
     """Wrong model, project, terms, or a client fault: the whole run stops."""
 
     code = "provider_config"
+    advice = "Check the connection's base_url and model."
 
 
 class KeyRefused(ConfigError):
     """The provider refused the key."""
 
     code = "provider_key_refused"
+    advice = "Check the connection's secret."
 
 
 class QuotaExhausted(ConfigError):
     """The account's quota or credit is used up."""
 
     code = "provider_quota_exhausted"
+    advice = "Go on when the account's quota is renewed, or raise it with the provider."
 
 
 class ModelChanged(ConfigError):
-    """The source model's version changed while the job ran."""
+    """The source model's version changed from `old` to `new` while the job ran."""
 
     code = "source_model_changed"
+
+    def __init__(self, old: str, new: str) -> None:
+        super().__init__(
+            f"The source model's version changed from {old} to {new}.",
+            hint="Resume to go on with the new version; its answers are paid for anew.",
+        )
+        self.old, self.new = old, new
 
 
 class Interrupted(Exception):

@@ -172,27 +172,20 @@ class Round:
         return None
 
     def _lookup(self, indices: Sequence[int]) -> tuple[dict[bytes, Row], list[Item]]:
-        """What is known, and the images with their keys; those that may have to be sent with their PNG."""
+        """What is known, and all images as items; those that may have to be sent come with their PNG."""
         g = self._g
         own, info, version = g.account.connection_id, g.account.provider.info, g.model.version
         marks = [digest(self._images[index]) for index in indices]
         keys = [key(own, info, version, mark) for mark in marks]
         found = dict(g.answers.get(keys))
-        needed = (
-            {}
-            if self._cache_only
-            else {m: i for i, m, k in zip(indices, marks, keys, strict=True) if k not in found}
-        )
-        pngs = (
-            dict(
-                zip(needed, encode(self._images[list(needed.values())], compressed=g.compressed), strict=True)
-            )
-            if needed
-            else {}
-        )
+        new = {mark: i for i, mark, its in zip(indices, marks, keys, strict=True) if its not in found}
+        pngs: dict[bytes, bytes] = {}
+        if new and not self._cache_only:
+            files = encode(self._images[list(new.values())], compressed=g.compressed)
+            pngs = dict(zip(new, files, strict=True))
         items = [
-            Item(index, pngs.get(mark, b""), mark, key(own, info, "", mark), its_key, version)
-            for index, mark, its_key in zip(indices, marks, keys, strict=True)
+            Item(index, pngs.get(mark, b""), mark, key(own, info, "", mark), its, version)
+            for index, mark, its in zip(indices, marks, keys, strict=True)
         ]
         return found, items
 

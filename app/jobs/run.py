@@ -20,6 +20,7 @@ from app.errors import (
     BudgetExhausted,
     Forbidden,
     Interrupted,
+    ModelChanged,
     ProviderError,
     ReprogError,
     Unusable,
@@ -32,7 +33,7 @@ from app.jobs.dataset import load as load_dataset
 from app.jobs.progress import Meter, finished
 from app.jobs.quote import plan
 from app.jobs.revive import DOWN
-from app.jobs.spec import JobSpec
+from app.jobs.spec import JobSpec, Money
 from app.methods import Problem
 from app.methods import state as method_state
 from app.reprogramming import program as programs
@@ -55,7 +56,13 @@ async def run_segment(job_id: str, bench: Bench) -> bool:
     try:
         await asyncio.to_thread(bench.ledger.recover, job_id, job.fence)
         async with bench.gateway(job_id, job.connection_id, job.fence) as gateway:
-            return await _work(await asyncio.to_thread(_open, job, bench, gateway))
+            run = await asyncio.to_thread(_open, job, bench, gateway)
+            try:
+                gateway.model.expect(job.metrics.get("model_version", ""))
+                return await _work(run)
+            except ModelChanged as change:
+                await asyncio.to_thread(_drifted, run, change)
+                raise
     except Interrupted:
         return await asyncio.to_thread(bench.jobs.stand_down, job_id, job.fence)
     except Unusable:
@@ -74,10 +81,26 @@ def _outside(error: ReprogError) -> bool:
     return isinstance(error, ProviderError | Forbidden) or error.code.startswith("secret_")
 
 
+def _drifted(run: Run, change: ModelChanged) -> None:
+    """Say what resuming would mean, and note the version that a resumed job is to expect."""
+    again = sum(len(run.data.labels[split]) for split in LEARNING_SPLITS)
+    money = Money.of(again * run.source.price.micros, run.source.price.currency)
+    change.hint = (
+        f"Resume to go on with version {change.new}: the {again} training and validation images are asked "
+        f"again (up to {again} queries, {money.amount} {money.currency}, from the same budget), and the program "
+        "learned so far is kept and goes on from its last step, under the new version. Cancel and clone the "
+        "job to learn from the start instead."
+    )
+    run.bench.jobs.learns_from(run.job_id, run.fence, change.new)
+
+
 async def _work(run: Run) -> bool:
     """Probe, learn, judge: the whole job in the order it happens."""
     reason: str | None = None
     problem = await _probe(run)
+    if run.version != run.gateway.model.version:
+        run.version = run.gateway.model.version
+        await asyncio.to_thread(run.bench.jobs.learns_from, run.job_id, run.fence, run.version)
     state = _resume(run) or run.method.start(problem)
     try:
         while (wish := run.method.ask(problem, state)) is not None:
@@ -109,7 +132,7 @@ def _open(job: JobRecord, bench: Bench, gateway: Gateway) -> Run:
         left_out.setdefault(line["split"], []).append(line["index"])
     return Run(
         bench, job.id, job.fence, spec, method, shares, source, data, size, gateway,
-        Meter(shares.planned), best, left_out,
+        Meter(shares.planned), best, left_out, job.metrics.get("model_version", ""),
     )  # fmt: skip
 
 

@@ -1,22 +1,19 @@
-"""What goes wrong with real services, case by case (F1 to F30), through adapter and gateway over HTTP: the
-outcome, what was billed, what the user reads, and that no other image suffered."""
+"""F1 to F30 through adapter and gateway, over HTTP: the outcome, what was billed, what the user reads, and
+that no other image suffered. What they are is in `fault_cases`."""
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
-import time
 from base64 import b64decode
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from email.utils import formatdate
 from typing import Any
 
 import numpy as np
 import pytest
-from aiohttp import web
+from fault_cases import CASES, SECRET, SERVICES, Answer, Service, says, tags
 from gateway_house import FAST, House, images, open_house
 from PIL import Image
 
@@ -30,213 +27,33 @@ from app.reprogramming import picture
 from app.storage.answers import Answers as Store
 from app.storage.connections import LabelBook
 
-SAFE = {"safeSearchAnnotation": {"adult": "LIKELY", "racy": "UNLIKELY"}}
-
-
-def tags(*probabilities: object, version: str = "v1") -> dict[str, Any]:
-    rows = [{"tagName": "ab"[n], "tagId": f"t{n}", "probability": p} for n, p in enumerate(probabilities)]
-    return {"iteration": version, "predictions": rows}
-
-
-def concepts(count: int, *codes: int) -> dict[str, Any]:
-    """A Clarifai answer; `codes` of the outputs, 10000 where none is given."""
-    outputs = []
-    for n in range(count):
-        code = codes[n] if n < len(codes) else 10000
-        rows = [{"id": "i1", "name": "a", "value": 0.9}, {"id": "i2", "name": "b", "value": 0.1}]
-        data = {"concepts": rows} if code == 10000 else {}
-        model = {"model_version": {"id": "v1"}}
-        outputs.append({"status": {"code": code}, "input": {"id": f"q{n}"}, "model": model, "data": data})
-    mixed = any(code != 10000 for code in codes)
-    return {"status": {"code": 10010 if mixed else 10000}, "outputs": outputs}
-
-
-#: provider -> (model, images in a request's body, a good answer to that many images)
-SERVICES: dict[str, tuple[dict[str, Any], Callable[[bytes], int], Callable[[int], object]]] = {
-    "custom_vision": ({"project_id": "p", "published_name": "n"}, lambda _: 1, lambda _: tags(0.9, 0.1)),
-    "clarifai": ({"model_id": "m"}, lambda body: len(json.loads(body)["inputs"]), concepts),
-    "google_vision": (
-        {}, lambda body: len(json.loads(body)["requests"]), lambda n: {"responses": [SAFE] * n}
-    ),
-    "huggingface": ({"model": "m"}, lambda _: 1, lambda _: [{"label": "a", "score": 0.9}]),
-    "rekognition": ({}, lambda _: 1, lambda _: {"ModerationLabels": [{"Name": "a", "Confidence": 9.0}]}),
-    "openai_moderation": (
-        {}, lambda _: 1,
-        lambda _: {"model": "m", "results": [{"category_scores": {"sexual": 0.5, "violence": 0.5}}]},
-    ),
-}  # fmt: skip
-
-Answer = Callable[[bytes], web.Response] | str
-
 
 @dataclass
-class World:
-    """One provider that answers by a script, then well; and the real gateway before it."""
+class World(Service):
+    """The provider, with the real gateway before it."""
 
-    house: House
-    name: str
-    script: list[Answer]
-    bodies: list[bytes]
-    url: str = ""
+    house: House = None  # type: ignore[assignment]
 
     def provider(self, **options: Any) -> Provider:
-        model = SERVICES[self.name][0]
-        return make(self.name, self.url, model, "AKID:a-secret-word-0123456789", options)
+        return make(self.name, self.url, self.model, SECRET, options)
 
     def gateway(self, provider: Provider | None = None, **options: Any) -> Gateway:
-        account = Account("conn_1", "cred", provider or self.provider(), Price(1_200), Limits(5000, 1, 16))
+        limits = options.pop("limits", Limits(5000, 1, 16))
+        account = Account("conn_1", "cred", provider or self.provider(), Price(1_200), limits)
         return Gateway(
             account, self.house.ledger, Store(self.house.engine), self.house.rates,
             LabelBook(self.house.engine, "conn_1"), options.pop("client", self.house.client),
             **{"scope": "job_1", "fence": 1, "policy": FAST, **options},
         )  # fmt: skip
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
-        self.bodies.append(body)
-        if not self.script:
-            return web.json_response(SERVICES[self.name][2](SERVICES[self.name][1](body)))
-        answer = self.script.pop(0)
-        if callable(answer):
-            return answer(body)
-        if answer == "hang":
-            await asyncio.sleep(1.0)
-            return web.json_response(SERVICES[self.name][2](1))
-        response = web.StreamResponse(headers={"Content-Length": "500"})
-        if answer == "truncated":
-            await response.prepare(request)
-            await response.write(b'{"predictions":')
-        assert request.transport is not None
-        request.transport.abort()
-        return response
-
 
 @asynccontextmanager
 async def world(url: str, name: str, *script: Answer) -> AsyncGenerator[World]:
     async with open_house(url) as house:
-        made = World(house, name, list(script), [])
-        app = web.Application(client_max_size=2**26)
-        app.router.add_route("*", "/{rest:.*}", made.handle)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        try:
+        made = World(name, list(script), house=house)
+        async with made.serve():
             yield made
             house.settled()
-        finally:
-            await runner.cleanup()
-
-
-def says(status: int, body: object, **headers: str) -> Answer:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-
-    def answer(_: bytes) -> web.Response:
-        if isinstance(body, str):
-            return web.Response(status=status, text=body, headers=named, content_type="text/html")
-        return web.json_response(body, status=status, headers=named)
-
-    return answer
-
-
-def in_a_second(_: bytes) -> web.Response:
-    return web.json_response(
-        {}, status=429, headers={"Retry-After": formatdate(time.time() + 1, usegmt=True)}
-    )
-
-
-def each(*codes: int) -> Answer:
-    """Google: a gRPC code (0: fine) for each image."""
-    rows = [{"error": {"code": code, "message": "Bad image data."}} if code else SAFE for code in codes]
-    return says(200, {"responses": rows})
-
-
-def azure(code: str, message: str) -> dict[str, Any]:
-    return {"error": {"code": code, "message": message}}
-
-
-HIDDEN = azure("500", '{"code": 429, "message": "slow down"}')
-SECOND = azure("429", "Please retry after 1 second.")
-DAY = azure("429", "Try again in 86400 seconds")
-NO_CALLS = {"statusCode": 403, "message": "Out of call volume quota. Quota will be replenished in 12 days."}
-LOADING = {"error": "Model m is currently loading", "estimated_time": 0.05}
-NO_QUOTA = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
-SIGNED_LATE = {"__type": "InvalidSignatureException", "message": "Signature expired: x"}
-SLOW = {"__type": "ThrottlingException", "message": "Rate exceeded"}
-MORE = {"__type": "ProvisionedThroughputExceededException", "message": "m"}
-
-
-@dataclass(frozen=True)
-class Case:
-    """`images` asked; `spent` queries paid or possibly paid; `rejected` of the images; `error` ends the ask
-    and the user reads `text`."""
-
-    service: str
-    script: tuple[Answer, ...]
-    spent: int
-    error: type[Exception] | None = None
-    text: str = ""
-    rejected: int = 0
-    images: int = 3
-
-
-CASES: dict[str, Case] = {
-    "F1 429 with seconds": Case("custom_vision", (says(429, {}, Retry_After="0.1"),), 3),
-    "F1 429 with a date": Case("custom_vision", (in_a_second,), 3),
-    "F1 429 with a text": Case("custom_vision", (says(429, SECOND),), 3),
-    "F1 429 with nothing": Case("clarifai", (says(429, {"status": {"code": 11005}}),), 3),
-    "F2 429 for a day": Case(
-        "custom_vision", (says(429, DAY),), 0, errors.QuotaExhausted, "asks to wait 86400 s"
-    ),
-    "F3 429 inside a 500": Case("custom_vision", (says(500, HIDDEN),), 3),
-    "F4 throttling as 400": Case("rekognition", (says(400, SLOW), says(400, MORE)), 3),
-    "F5 no quota": Case(
-        "openai_moderation", (says(429, NO_QUOTA),), 0, errors.QuotaExhausted, "current quota"
-    ),
-    "F5 no calls left": Case(
-        "custom_vision", (says(403, NO_CALLS),), 0, errors.QuotaExhausted, "Out of call volume"
-    ),
-    "F6 part of a batch": Case(
-        "clarifai", (says(207, concepts(4, 10000, 30101, 40031)),), 4, rejected=1, images=4
-    ),
-    "F7 bad image data once": Case("google_vision", (each(0, 3, 0),), 3),
-    "F7 bad image data always": Case(
-        "google_vision", (each(0, 3, 0), each(3), each(3), each(3)), 2, rejected=1
-    ),
-    "F8 cannot fetch": Case("google_vision", (each(0, 14, 0),), 4),
-    "F9 500, perhaps billed": Case("custom_vision", (says(500, {"code": "ErrorUnknown"}),), 4),
-    "F10 no answer": Case("custom_vision", ("hang",), 4),
-    "F11 reset": Case("custom_vision", ("reset",), 4),
-    "F11 cut short": Case("custom_vision", ("truncated",), 4),
-    "F21 numbers as they come": Case(
-        "custom_vision", tuple(says(200, tags(*p)) for p in (("0.97", 1e-07), (1.0000001, -0.0), (1, 0))), 3
-    ),
-    "F21 not a number": Case(
-        "custom_vision", (says(200, '{"predictions":[{"tagName":"a","probability":NaN}]}'),), 4
-    ),
-    "F22 no value": Case(
-        "custom_vision", (says(200, {"predictions": [{"tagName": "a"}]}),), 4
-    ),
-    "F22 a name for a code": Case("clarifai", (says(429, {"status": {"code": "CONN_THROTTLED"}}),), 3),
-    "F22 Code and Message": Case(
-        "custom_vision", (says(400, {"Code": "BadRequestImageFormat", "Message": "m"}),), 2, rejected=1
-    ),
-    "F25 loading": Case("huggingface", (says(503, LOADING),), 3),
-    "F25 not started": Case(
-        "rekognition", (says(400, {"__type": "ThrottlingException"}, Retry_After="0.05"),), 3
-    ),
-    "F26 a page": Case("custom_vision", (says(502, "<html>Bad Gateway</html>"),), 4),
-    "F26 nothing": Case("custom_vision", (says(200, ""),), 4),
-    "F27 key refused": Case(
-        "custom_vision", (says(200, tags(1, 0)), says(401, NO_CALLS | {"message": "Access denied"})), 1,
-        errors.KeyRefused, "Access denied",
-    ),
-    "F27 clock": Case(
-        "rekognition", (says(400, SIGNED_LATE),), 0,
-        errors.KeyRefused, "Signature expired",
-    ),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,0 +1,186 @@
+"""F1 to F30 through whole jobs: how the job ends, what was billed, what its owner reads, and that every other
+image has its answer. One installation is used by all; each case has a service, a connection and a job."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fault_cases import CASES, SECRET, Case, Service
+from gateway_house import FAST
+from PIL import Image
+
+from app import wiring
+from app.api.application import create_app
+from app.jobs.bench import Bench
+from app.jobs.run import run_segment
+from app.settings import Settings
+from app.storage.budget import Ledger
+from app.wiring import House
+
+IMAGES = 20  # of the data set, all splits together: what a job without a program asks
+PRICE = 1_200
+
+
+class Runner:
+    """The test runs the segments itself."""
+
+    def enqueue(self, job_id: str) -> None: ...
+    def cancel(self, job_id: str) -> None: ...
+    def running(self) -> list[str]:
+        return []
+
+
+@dataclass
+class Place:
+    """An installation as its users and its worker see it."""
+
+    house: House
+    bench: Bench
+    rest: httpx.AsyncClient
+    dataset: str = ""
+
+    async def ok(self, method: str, path: str, **options: Any) -> Any:
+        response = await self.rest.request(method, path, **options)
+        assert response.is_success, f"{method} {path}: {response.status_code} {response.text}"
+        return response.json() if response.content else None
+
+    async def connect(self, service: Service, batch: int = 1, **more: Any) -> str:
+        body = {
+            "name": service.name,
+            "provider": service.name,
+            "base_url": service.url,
+            "model": service.model,
+            "secret": SECRET,
+            "price": {"per_1000": "1.20", "currency": "USD"},
+            "limits": {"requests_per_second": 5000, "concurrency": 1, "max_batch": batch},
+        }
+        return (await self.ok("POST", "/v1/connections", json=body | more))["id"]
+
+    async def create(self, connection: str, **more: Any) -> str:
+        """A job; its id."""
+        body = {
+            "name": "job",
+            "connection_id": connection,
+            "dataset_id": await self.data(),
+            "method": {"type": "baseline", "size": 16},
+            "limits": {"max_queries": 500, "queries_per_prediction": 1},
+        }
+        return (await self.ok("POST", "/v1/jobs", json=body | more))["id"]
+
+    async def data(self) -> str:
+        if not self.dataset:
+            self.dataset = (await self.ok("POST", "/v1/datasets?name=d&seed=1", content=pictures()))["id"]
+        return self.dataset
+
+    async def run(self, job: str) -> dict[str, Any]:
+        """Work on it until it stops; the job as REST shows it."""
+        while await run_segment(job, self.bench):
+            pass
+        return await self.ok("GET", f"/v1/jobs/{job}")
+
+    async def events(self, job: str, kind: str) -> list[dict[str, Any]]:
+        found = await self.ok("GET", f"/v1/jobs/{job}/events?limit=100")
+        return [event["data"] for event in found["data"] if event["type"] == kind]
+
+    def booked(self, job: str, connection: str) -> int:
+        """Queries spent; and nothing left open, and the account agrees with the job."""
+        ledger: Ledger = self.house.ledger
+        cost, account = ledger.cost(job), ledger.cost(connection)
+        assert (cost.reserved, cost.queries_reserved) == (0, 0)
+        lines = ledger.list_attempts(job, limit=10_000)
+        assert sum(line.billed for line in lines) == cost.queries_spent == account.queries_spent
+        assert cost.spent == PRICE * cost.queries_spent
+        return cost.queries_spent
+
+
+def pictures() -> bytes:
+    out, rng = io.BytesIO(), np.random.default_rng(3)
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, base in (("dark", 0), ("light", 128)):
+            for n in range(IMAGES // 2):
+                file = io.BytesIO()
+                Image.fromarray(rng.integers(base, base + 100, (8, 8, 3), np.uint8)).save(file, "PNG")
+                archive.writestr(f"{name}/{n}.png", file.getvalue())
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    house = House(Settings(data_dir=folder, allow_private_hosts=True, secret_key="k"))  # type: ignore[arg-type]
+    yield house
+    house.engine.dispose()
+
+
+_dataset: dict[str, str] = {}
+
+
+@pytest.fixture
+async def place(installation: House, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Place]:
+    monkeypatch.setattr(wiring, "Client", partial(wiring.Client, total_seconds=0.5))
+    made = make_place(installation)
+    made.dataset = _dataset.get("id", "")
+    async with made.rest:
+        yield made
+    _dataset["id"] = made.dataset
+
+
+def make_place(house: House) -> Place:
+    @asynccontextmanager
+    async def gateway(job: str, connection: str, fence: int) -> AsyncGenerator[Any]:
+        async with house.gateway(job, connection, fence, FAST, pin=True) as made:
+            yield made
+
+    bench = replace(house.bench(), gateway=gateway, stopping=lambda: False)
+    app = create_app(replace(house.services(), runner=Runner()))  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(app)
+    return Place(
+        house, bench, httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", trust_env=False)
+    )
+
+
+def reads(job: dict[str, Any], paused: dict[str, Any], case: Case) -> None:
+    """What the owner of a job that stopped finds: a stable reason, the provider's words, what to do."""
+    code = case.error.code if case.error else ""
+    assert (job["status"], job["status_reason"]) == ("paused", code)
+    assert case.text in job["error"]["detail"]
+    assert job["error"]["hint"]
+    assert paused == {"reason": code, "error": job["error"]}
+    assert "a-secret-word" not in str(job)
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_fault_in_a_job(place: Place, name: str) -> None:
+    case = CASES[name]
+    service = Service(case.service, list(case.script))
+    size = 80 if case.service == "rekognition" else 16
+    async with service.serve():
+        connection = await place.connect(service, batch=case.images if case.batched else 1)
+        ident = await place.create(connection, method={"type": "baseline", "size": size})
+        job = await place.run(ident)
+        if case.error is not None:
+            [paused] = await place.events(ident, "job.paused")
+            reads(job, paused, case)
+            assert place.booked(ident, connection) == case.spent
+            await place.ok("POST", f"/v1/jobs/{ident}/resume")
+            job = await place.run(ident)
+    assert job["status"] == "succeeded", job["error"]
+    extra = 0 if case.error else case.spent - (case.images - case.rejected)
+    assert place.booked(ident, connection) == IMAGES - case.rejected + extra
+    left_out = job["metrics"].get("left_out", [])
+    assert len(left_out) == case.rejected
+    for line in left_out:
+        assert line["file"]
+        assert line["code"] == "image_rejected"
+        assert line["detail"]
+    told = await place.events(ident, "job.images_left_out")
+    assert sum(event["count"] for event in told) == case.rejected
