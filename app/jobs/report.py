@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts import Images, Labels, Scores
+from app.contracts import Images, Labels, Scores, Split, TargetScores
 from app.methods import Problem
+from app.methods.choice import assembled
+from app.methods.heading import Head
 from app.reprogramming import mapping, metrics, picture
 from app.reprogramming import program as programs
 from app.reprogramming.mapping import LabelMapping
@@ -16,7 +19,8 @@ from app.reprogramming.program import Program
 from app.reprogramming.transform import View
 
 FINAL_STEP = 2**30  # the checkpoint of the finished program sorts after every step's
-
+LEARNING: tuple[Split, ...] = ("train", "val")
+ROUNDS = 300  # of the bootstrap intervals
 
 NO_VERDICT: dict[str, Any] = {
     "program_helps": None,
@@ -26,12 +30,18 @@ NO_VERDICT: dict[str, Any] = {
 
 
 def judge(
-    problem: Problem, program: Program, images: Images, labels: Labels, scores: Scores
+    problem: Problem,
+    program: Program,
+    images: Images,
+    labels: Labels,
+    scores: Scores,
+    paid: dict[Split, Scores] | None = None,
 ) -> dict[str, Any]:
     """`test`, `baselines` and `verdict` of the job object.
 
     `scores` is (1 + V, n, K): the plain view first, then the program's. Images without an answer are left
     out and counted in `test.unanswered`. Every rival is fitted on the same training and validation images.
+    `paid` are the program's scores (V, n, K) of those: with them the verdict says what its parts add.
     """
     answered = ~np.isnan(scores).all(axis=2).any(axis=0)
     if not answered.any():
@@ -41,22 +51,41 @@ def judge(
     mine = target.argmax(axis=1) == labels
     beside = rivals(problem, images, scores[0])
     right = {name: predicted == labels for name, (predicted, _) in beside.items()}
+    parts = {"program": mine, "pixels": right["raw_pixels"]}
+    if paid is not None:
+        other = "scores" if program.pixel_features else "scores_and_pixels"
+        refitted = rehead(problem, program, paid, Head(fused=not program.pixel_features))
+        parts[other] = programs.score(refitted, scores[1:], images).argmax(axis=1) == labels
     test = {
         **_accuracy(mine),
         "images": len(labels),
         "unanswered": int((~answered).sum()),
         "queries_per_prediction": len(program.views),
-        **describe(target, labels, problem.target_labels),
+        **describe(target, labels, problem.target_labels, problem.seed),
     }
+    verdict = metrics.verdict(
+        mine,
+        right["linear_head"],
+        right["raw_pixels"],
+        queries_per_prediction=len(program.views),
+        scores_alone=parts.get("scores"),
+    )
     return {
         "test": test,
         "baselines": {
             name: {**_accuracy(right[name]), "queries": queries} for name, (_, queries) in beside.items()
         },
-        "verdict": metrics.verdict(
-            mine, right["linear_head"], right["raw_pixels"], queries_per_prediction=len(program.views)
-        ),
+        "verdict": verdict | {"parts": {name: _accuracy(flags) for name, flags in parts.items()}},
     }
+
+
+def rehead(problem: Problem, program: Program, paid: dict[Split, Scores], head: Head) -> Program:
+    """The program's views under another head, fitted on the paid scores (V, n, K) of both learning splits.
+    An image without an answer has all its labels censored."""
+    columns = np.concatenate([head.columns(problem, paid[split], split) for split in LEARNING])
+    labels = np.concatenate([problem.labels[split] for split in LEARNING])
+    groups = None if problem.groups is None else np.concatenate([problem.groups[s] for s in LEARNING])
+    return assembled(problem, program.views, head.fit(problem, columns, labels, groups), head.fused)
 
 
 def rivals(problem: Problem, images: Images, plain: Scores) -> dict[str, tuple[Labels, int]]:
@@ -67,10 +96,11 @@ def rivals(problem: Problem, images: Images, plain: Scores) -> dict[str, tuple[L
     groups = np.concatenate([problem.groups["train"], problem.groups["val"]]) if problem.groups else None
     classes, paid = problem.classes, len(train_labels)
     per_class = min(10, train_scores.shape[1] // classes)
+    known = mapping.shares(train_scores, problem.score_kind)
     mapped = (  # fewer source labels than classes: no label can stand for one class alone
-        mapping.frequency_mapping(train_scores, train_labels, classes, per_class)
+        mapping.frequency_mapping(known, train_labels, classes, per_class)
         if per_class >= 1
-        else mapping.bayesian_mapping(train_scores, train_labels, classes)
+        else mapping.bayesian_mapping(known, train_labels, classes)
     )
     log_scores = mapping.log_scores(train_scores, problem.floor, problem.score_kind)
     head = mapping.linear_mapping(log_scores, train_labels, classes, groups=groups, seed=problem.seed)
@@ -89,16 +119,7 @@ def rivals(problem: Problem, images: Images, plain: Scores) -> dict[str, tuple[L
 
 def _plain_program(problem: Problem, images: Images, head: LabelMapping, plain: Scores) -> Labels:
     """What the plain program with this mapping predicts from (n, K) scores."""
-    height, width = images.shape[1:3]
-    program = Program(
-        views=(View(size=problem.size),),
-        mapping=head,
-        source_labels=problem.source_labels,
-        target_labels=problem.target_labels,
-        canonical=(height, width),
-        floor=problem.floor,
-        score_kind=problem.score_kind,
-    )
+    program = assembled(problem, (View(size=problem.size),), head)
     return programs.score(program, plain[None], images).argmax(axis=1)
 
 
@@ -107,19 +128,40 @@ def _accuracy(right: NDArray[np.bool_]) -> dict[str, Any]:
     return {"accuracy": round(float(right.mean()), 6), "ci95": [round(low, 6), round(high, 6)]}
 
 
-def describe(target: Scores, labels: Labels, names: tuple[str, ...]) -> dict[str, Any]:
-    """Everything else one may want to know of (N, T) target scores against labels."""
+def describe(target: TargetScores, labels: Labels, names: tuple[str, ...], seed: int = 0) -> dict[str, Any]:
+    """Everything else one may want to know of (N, T) target scores against labels; intervals by bootstrap."""
     predicted = target.argmax(axis=1)
     confusion = metrics.confusion(labels, predicted, len(names))
+    figures: dict[str, Callable[[NDArray[np.intp]], float | None]] = {
+        "balanced_accuracy": lambda rows: metrics.balanced_accuracy(labels[rows], predicted[rows]),
+        "macro_f1": lambda rows: metrics.macro_f1(labels[rows], predicted[rows]),
+        "auroc": lambda rows: metrics.auroc(target[rows], labels[rows]),
+        "ece": lambda rows: metrics.ece(target[rows], labels[rows]),
+    }
+    everyone, told = np.arange(len(labels)), dict[str, Any]()
+    for name, figure in figures.items():
+        value = figure(everyone)
+        told[name] = None if value is None else round(value, 6)
+        told[f"{name}_ci95"] = None if value is None else _interval(figure, value, len(labels), seed)
     return {
-        "balanced_accuracy": round(metrics.balanced_accuracy(labels, predicted), 6),
-        "macro_f1": round(metrics.macro_f1(labels, predicted), 6),
-        "auroc": metrics.auroc(target, labels),
-        "ece": metrics.ece(target, labels),
+        **told,
         "confusion": confusion.tolist(),
         "labels": list(names),
         "per_class": metrics.per_class(confusion, names),
     }
+
+
+def _interval(
+    figure: Callable[[NDArray[np.intp]], float | None], value: float, n: int, seed: int
+) -> list[float]:
+    """A resampled set of one class has no ROC curve: there the figure itself stands in."""
+
+    def of(rows: NDArray[np.intp]) -> float:
+        found = figure(rows)
+        return value if found is None else found
+
+    low, high = metrics.bootstrap_interval(of, n, seed, ROUNDS)
+    return [round(low, 6), round(high, 6)]
 
 
 def flat(document: dict[str, Any]) -> dict[str, float]:

@@ -187,7 +187,7 @@ class Descent:
         labels, classes = problem.labels["train"], problem.classes
         if self._kind(scores.shape[2], classes) == "iterative":
             m = self.options.mapping.width(scores.shape[2], classes)
-            fitted = mappings.frequency_mapping(scores[0], labels, classes, m)
+            fitted = mappings.frequency_mapping(shares(scores[0], problem.score_kind), labels, classes, m)
             return _mapping_arrays("mapping", fitted)
         x, half = choice.columns(problem, scores), self._half(problem)
         out = _mapping_arrays("mapping", mappings.linear_mapping(x, labels, classes, seed=problem.seed))
@@ -199,7 +199,8 @@ class Descent:
 
     def _fixed(self, problem: Problem) -> LabelMapping:
         """A mapping made once, from the probe."""
-        scores, labels, classes = problem.probe["train"], problem.labels["train"], problem.classes
+        scores = shares(problem.probe["train"], problem.score_kind)
+        labels, classes = problem.labels["train"], problem.classes
         kind, m = self._kind(scores.shape[1], classes), self.options.mapping.width(scores.shape[1], classes)
         if kind == "random":
             return mappings.random_mapping(scores.shape[1], classes, m, problem.seed)

@@ -132,32 +132,39 @@ def paired_difference_interval(correct_a: Flags, correct_b: Flags, z: float = Z9
 
 
 def verdict(
-    program: Flags, linear_head: Flags, raw_pixels: Flags, *, queries_per_prediction: int
+    program: Flags,
+    linear_head: Flags,
+    raw_pixels: Flags,
+    *,
+    queries_per_prediction: int,
+    scores_alone: Flags | None = None,
 ) -> dict[str, Any]:
     """Does the program help? Each argument says which test images were classified rightly, (n,).
 
     `program_helps`: right more often than a linear head on the plain image's scores, by McNemar at 5 %;
     `p_value` is that test's. `beats_pixels`: the same against the best model on raw pixels, which costs no
-    query. The sentence says both in plain words.
+    query. A program that reads pixels as well is held against the linear head without them
+    (`scores_alone`), or it would be praised for what the pixels say. The sentence says both in plain words.
     """
-    head_p, pixels_p = mcnemar(program, linear_head), mcnemar(program, raw_pixels)
-    low, high = paired_difference_interval(program, linear_head)
-    gain = float(program.mean() - linear_head.mean())
-    above_pixels = float(program.mean() - raw_pixels.mean())
-    helps = gain > 0 and head_p < 0.05
-    beats = above_pixels > 0 and pixels_p < 0.05
+    asked = program if scores_alone is None else scores_alone
+    head_p, pixels_p = mcnemar(asked, linear_head), mcnemar(program, raw_pixels)
+    low, high = paired_difference_interval(asked, linear_head)
+    gain, above_pixels = float(asked.mean() - linear_head.mean()), float(program.mean() - raw_pixels.mean())
+    helps, beats = gain > 0 and head_p < 0.05, above_pixels > 0 and pixels_p < 0.05
     count = f"{queries_per_prediction} {'query' if queries_per_prediction == 1 else 'queries'} a prediction"
     interval = f"95 % interval {_points(low)} to {_points(high)}"
     head = "a linear head on the API's scores"
     if helps:
-        sentence = f"Adds {_points(gain)} points over {head}, {interval}; costs {count}"
+        sentence = f"Adds {_points(gain)} points over {head}, {interval}; costs {count}."
     else:
-        sentence = f"Does not beat {head} (difference {_points(gain)} points, {interval}); costs {count}"
+        sentence = f"Does not beat {head} (difference {_points(gain)} points, {interval}); costs {count}."
+    if scores_alone is not None:
+        sentence += f" With your pixels beside the scores it is right {program.mean():.1%}."
     if beats:
-        sentence += f". Beats a model on your pixels, which needs no API, by {_points(above_pixels)} points."
+        sentence += f" Beats a model on your pixels, which needs no API, by {_points(above_pixels)} points."
     else:
         sentence += (
-            f". Does not beat a model on your pixels ({raw_pixels.mean():.1%} right without a query): "
+            f" Does not beat a model on your pixels ({raw_pixels.mean():.1%} right without a query): "
             "do not buy this."
         )
     return {
