@@ -10,9 +10,9 @@ from fastapi import FastAPI
 from app import __version__
 from app.api import (
     artifacts,
+    audit,
     connections,
     datasets,
-    docs,
     endpoints,
     job_events,
     job_results,
@@ -31,7 +31,7 @@ from app.api.idempotency import IdempotencyKeys
 
 _PARTS = (
     providers, connections, datasets, jobs, job_events, job_results, artifacts, endpoints, predict, keys,
-    operations,
+    audit, operations,
 )  # fmt: skip
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -43,6 +43,7 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> FastAPI:
     traffic = Traffic()
     app.state.services, app.state.traffic = services, traffic
     app.add_middleware(IdempotencyKeys)
+    app.add_middleware(audit.Recorder)
     app.add_middleware(
         Edge,
         traffic=traffic,
@@ -69,6 +70,5 @@ def bare_app(lifespan: Lifespan | None = None) -> FastAPI:
         app.include_router(part.router)
     for router in ROUTERS:
         app.include_router(router)
-    app.include_router(docs.router)
     app.openapi = lambda: openapi.document(app)
     return app

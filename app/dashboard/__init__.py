@@ -13,13 +13,19 @@ from app.dashboard import (
     job,
     job_parts,
     jobs,
+    keys,
     new_job,
     overview,
+    reference,
     session,
+    usage,
 )
 from app.dashboard.web import HERE
 
-_PARTS = (overview, session, new_job, jobs, job, job_parts, compare, datasets, endpoints, connections)
+_PARTS = (
+    overview, session, new_job, jobs, job, job_parts, compare, datasets, endpoints, connections, keys, usage,
+    reference,
+)  # fmt: skip
 
 
 def mount(app: FastAPI) -> None:

@@ -8,7 +8,7 @@ from fastapi import Query, Request
 from starlette.responses import Response
 
 from app.api.deps import Services, Wired
-from app.dashboard import drawings, readings, web
+from app.dashboard import curves, drawings, readings, web
 from app.dashboard.job import document
 from app.dashboard.overview import names
 from app.errors import BadRequest, NotFound
@@ -16,6 +16,7 @@ from app.storage.jobs import JobRecord
 
 MOST = 6
 _IMAGES = 6
+_DRAWN = 120  # points of a curve that the server draws
 
 router = web.router()
 Chosen = Annotated[list[str] | None, Query(alias="job", max_length=20)]
@@ -33,7 +34,7 @@ def _records(wired: Services, chosen: list[str] | None) -> list[JobRecord]:
 
 
 @router.get("/compare", dependencies=[web.visitor("read")])
-def compare(request: Request, wired: Wired, job: Chosen = None) -> Response:
+def compare(request: Request, wired: Wired, job: Chosen = None, x: curves.Axis = "cost") -> Response:
     """Figures, curves and programs in columns."""
     records = _records(wired, job)
     found = [document(wired, record) for record in records]
@@ -43,6 +44,7 @@ def compare(request: Request, wired: Wired, job: Chosen = None) -> Response:
         if one["metrics"]["test"]
     ]
     same = len({record.dataset_id for record in records}) == 1 and bool(records[0].dataset_id)
+    lines = [(record.name, curves.document(wired, record, _DRAWN)) for record in records]
     programs = {record.id for record in records if wired.jobs.programs(record.id, None, 1)}
     return web.render(
         request,
@@ -53,6 +55,10 @@ def compare(request: Request, wired: Wired, job: Chosen = None) -> Response:
         same_data=same,
         programs=programs,
         settings=_settings(records),
+        axis=x,
+        axes=curves.AXES,
+        drawn=curves.picture(lines, x),
+        chosen="&".join(f"job={record.id}" for record in records),
     )
 
 

@@ -75,6 +75,12 @@ def image(dataset_id: str, n: int, wired: Wired) -> Response:
     return rest.get_image(dataset_id, n, wired)
 
 
+@router.get("/datasets/{dataset_id}/report.json", dependencies=[web.visitor("read")])
+def report_json(dataset_id: str, wired: Wired) -> dict[str, Any]:
+    """The whole report."""
+    return rest.get_report(dataset_id, wired)
+
+
 @router.post("/datasets/{dataset_id}/delete", dependencies=[web.visitor("write")])
 def delete(dataset_id: str, wired: Wired) -> Response:
     """With its images."""

@@ -160,3 +160,47 @@ def flow(flows: Sequence[tuple[str, str, float]], targets: Sequence[str]) -> Mar
     return _svg(
         width, line * rows, "Which source labels speak for which target label", "".join(parts), "flow"
     )
+
+
+def curves(
+    lines: Sequence[tuple[str, Sequence[tuple[float, float]]]],
+    bands: Sequence[Sequence[tuple[float, float, float]]],
+    rivals: Sequence[tuple[str, float]],
+    label: str,
+) -> Markup:
+    """Shares over x: each line (name, points), perhaps a band (x, low, high) around it; rivals are levels.
+    Lines and levels carry the number that the key gives their name, so that nothing rests on colour."""
+    width, height, left, right, top = 640, 260, 48, 30, 10
+    span, deep = width - left - right, height - top - 46
+    last = max((x for _, track in lines for x, _ in track), default=1.0) or 1.0
+    shares = [y for _, track in lines for _, y in track] + [y for _, y in rivals]
+    shares += [end for band in bands for _, *ends in band for end in ends]
+    low, high = max(0.0, min(shares) - 0.04), min(1.0, max(shares) + 0.04)
+
+    def at(x: float, y: float) -> str:
+        return f"{left + span * x / last:.1f},{top + deep * (high - y) / (high - low):.1f}"
+
+    parts: list[str] = []
+    for i in range(5):
+        share, x = low + (high - low) * i / 4, last * i / 4
+        px, py = at(x, share).split(",")
+        parts.append(f'<line class="grid" x1="{left}" x2="{left + span}" y1="{py}" y2="{py}"/>')
+        parts.append(f'<text class="tick" x="{left - 8}" y="{float(py) + 4:g}" text-anchor="end">')
+        parts.append(f"{100 * share:.0f} %</text>")
+        parts.append(f'<text class="tick" x="{px}" y="{height - 24}" text-anchor="middle">{x:,.4g}</text>')
+    for band in bands:
+        if band:
+            ring = [at(x, high) for x, _, high in band] + [at(x, low) for x, low, _ in reversed(band)]
+            parts.append(f'<polygon class="band" points="{" ".join(ring)}"/>')
+    key: list[str] = []
+    for i, (name, track) in enumerate([*lines, *((name, [(0.0, y), (last, y)]) for name, y in rivals)]):
+        kind = f"r{i % 8}{' level' if i >= len(lines) else ''}"
+        x, y = at(*track[-1]).split(",")
+        parts.append(f'<polyline class="line {kind}" points="{" ".join(at(*point) for point in track)}"/>')
+        parts.append(f'<text class="tick" x="{float(x) + 8:g}" y="{float(y) + 4:g}">{i + 1}</text>')
+        key.append(f'<li class="c{i % 8}">{i + 1} {escape(name)}</li>')
+    parts.append(
+        f'<text class="tick" x="{left + span / 2:g}" y="{height - 4}" text-anchor="middle">{label}</text>'
+    )
+    drawn = _svg(width, height, f"Validation accuracy against {label}", "".join(parts), "curves")
+    return drawn + Markup(f'<ul class="key">{"".join(key)}</ul>')

@@ -8,10 +8,10 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import Response
 
-from app.api import job_events, job_results, views
+from app.api import job_events, views
 from app.api.deps import Services, Wired
 from app.api.job_results import CheckpointId
-from app.dashboard import drawings, web
+from app.dashboard import curves, drawings, web
 from app.dashboard.words import BASELINES
 from app.errors import NotFound
 from app.jobs.spec import Money
@@ -20,7 +20,10 @@ from app.storage.jobs import JobRecord
 
 _LINES = 8
 _TABLE = 25  # points of the curve in the table
+_DRAWN = 120  # points of the curve that the server draws
 _CHECKPOINTS = 60
+_MATRIX = 25  # classes; beyond, the commonest confusions are listed
+_OURS = "Validation accuracy"
 
 router = web.router()
 
@@ -31,18 +34,28 @@ def document(wired: Services, record: JobRecord) -> dict[str, Any]:
 
 
 @router.get("/jobs/{job_id}", dependencies=[web.visitor("read")])
-def job_page(job_id: str, request: Request, wired: Wired, checkpoint_id: CheckpointId = None) -> Response:
+def job_page(
+    job_id: str,
+    request: Request,
+    wired: Wired,
+    checkpoint_id: CheckpointId = None,
+    x: curves.Axis = "cost",
+) -> Response:
     """Everything about a job; parts that take longer are fetched by the page, or followed as links."""
     record = wired.jobs.get(job_id)
     saved = list(reversed(wired.jobs.programs(job_id, None, _CHECKPOINTS)))
     shown = checkpoint_id or (saved[-1].id if saved else None)
-    found = document(wired, record)
+    found, curve = document(wired, record), curves.document(wired, record, _DRAWN)
     return web.render(
         request,
         "job.html",
         job=found,
         **_live(wired, record, found),
-        curve=job_results.get_metrics(job_id, wired, "cost", _TABLE)["data"],
+        axis=x,
+        axes=curves.AXES,
+        curve=curves.table(curve, _TABLE),
+        drawn=curves.picture([(_OURS, curve)], x),
+        confused=_confused(found["metrics"]["test"]),
         checkpoints=saved,
         shown=shown,
         forest=_forest(found["metrics"]),
@@ -67,30 +80,15 @@ async def stream(job_id: str, request: Request, wired: Wired, after: int = 0) ->
 
 
 @router.get("/jobs/{job_id}/curve", dependencies=[web.visitor("read")])
-def curve(job_id: str, wired: Wired) -> dict[str, Any]:
-    """What the chart draws: one column per series, against all three axes, with baselines and intervals."""
-    record = wired.jobs.get(job_id)
-    points = wired.jobs.points(job_id, 500)
-    start = record.started_at or (points[0].at if points else 0.0)
-    best: dict[str, Any] = record.metrics.get("best") or {}
-    baselines: dict[str, Any] = record.metrics.get("baselines") or {}
-    return {
-        "currency": wired.connections.currencies()[record.connection_id],
-        "step": [point.step for point in points],
-        "queries": [point.queries for point in points],
-        "cost": [point.spent_micros / 1e6 for point in points],
-        "time": [point.at - start for point in points],
-        "loss": [_first(point.data, "train_loss", "val_loss", "loss") for point in points],
-        "accuracy": [_first(point.data, "val_accuracy") for point in points],
-        "validation_images": best.get("validation_images"),
-        "baselines": [
-            {"name": BASELINES.get(k, (k,))[0], "accuracy": v["accuracy"]} for k, v in baselines.items()
-        ],
-    }
+def curve_json(job_id: str, wired: Wired) -> dict[str, Any]:
+    """What the chart draws."""
+    return curves.document(wired, wired.jobs.get(job_id))
 
 
-def _first(data: dict[str, Any], *names: str) -> float | None:
-    return next((float(data[name]) for name in names if data.get(name) is not None), None)
+@router.get("/jobs/{job_id}/events.json", dependencies=[web.visitor("read")])
+def events_json(job_id: str, wired: Wired, after: int = 0) -> dict[str, Any]:
+    """The events of the REST surface, for the page's own session."""
+    return job_events.list_events(job_id, wired, 100, after)
 
 
 def _live(wired: Services, record: JobRecord, found: dict[str, Any]) -> dict[str, Any]:
@@ -136,6 +134,14 @@ def _forest(metrics: dict[str, Any]) -> Any:  # noqa: ANN401
     rivals: dict[str, Any] = metrics["baselines"] or {}
     rows += [(BASELINES.get(k, (k,))[0], v["accuracy"], v["ci95"], False) for k, v in rivals.items()]
     return drawings.forest(rows)
+
+
+def _confused(test: dict[str, Any] | None) -> list[tuple[int, int, int]]:
+    """(true, predicted, images) of the commonest confusions of many classes; empty where a matrix fits."""
+    if not test or len(test["labels"]) <= _MATRIX:
+        return []
+    cells = [(i, j, n) for i, row in enumerate(test["confusion"]) for j, n in enumerate(row) if n and i != j]
+    return sorted(cells, key=lambda cell: -cell[2])[:30]
 
 
 def _source(wired: Services, record: JobRecord) -> Any:  # noqa: ANN401

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import Query, Request
 from PIL import Image
 from starlette.responses import Response
@@ -14,6 +15,10 @@ from app.api.deps import Wired
 from app.api.job_results import CheckpointId
 from app.dashboard import drawings, readings, web
 from app.errors import NotFound
+from app.jobs import dataset
+from app.reprogramming import picture
+from app.reprogramming import program as programs
+from app.reprogramming.transform import render_many
 
 _STRIP = 8
 _SIDE = 192  # pixels of a picture on a page
@@ -40,6 +45,23 @@ def sample_image(
     """An image as the source model is shown it."""
     shown = rest.get_sample(job_id, n, wired, min(view, 64), checkpoint_id)
     return Response(_small(bytes(shown.body)), media_type="image/webp", headers=_KEPT)
+
+
+@router.get("/jobs/{job_id}/frame.webp", dependencies=_READ)
+def frame_image(job_id: str, wired: Wired, checkpoint_id: CheckpointId = None) -> Response:
+    """The first test image as each view shows it to the source model, side by side as in `program.png`."""
+    record = wired.jobs.get(job_id)
+    program = programs.from_bytes(wired.jobs.program(checkpoint_id or wired.jobs.latest_program(job_id).id))
+    data = wired.datasets.get(record.dataset_id)
+    counts = data.images()
+    n = counts.get("train", 0) + counts.get("val", 0)  # items lie split by split
+    png = dataset.item_png(wired.datasets.folder(data.id), n)
+    image = picture.fit(picture.decode(png), *program.canonical)
+    shown = np.concatenate(list(render_many(program.views, image[None])), axis=1)
+    out = io.BytesIO()
+    Image.fromarray(shown).resize((_SIDE * len(program.views), _SIDE)).save(out, "WEBP", quality=85)
+    kept = _KEPT if checkpoint_id else {}
+    return Response(out.getvalue(), media_type="image/webp", headers=kept)
 
 
 def _small(png: bytes) -> bytes:
@@ -70,8 +92,8 @@ def mapping(
     """Which source labels speak for which target label: drawing and table."""
     found = rest.get_mapping(job_id, wired, checkpoint_id)
     flows = drawings.strongest(found["rows"], view)
-    picture = drawings.flow(flows, found["target_labels"]) if flows else None
-    values: dict[str, Any] = {"mapping": found, "flows": flows, "picture": picture, "view": view}
+    drawn = drawings.flow(flows, found["target_labels"]) if flows else None
+    values: dict[str, Any] = {"mapping": found, "flows": flows, "picture": drawn, "view": view}
     return _part(request, "_mapping.html", "Label mapping", wired.jobs.get(job_id), **values)
 
 
@@ -118,8 +140,8 @@ def reliability(job_id: str, request: Request, wired: Wired) -> Response:
         points = readings.read(wired, record).reliability()
     except NotFound as error:
         return _part(request, "_reliability.html", "Reliability", record, points=[], why=error)
-    picture = drawings.reliability(points)
-    return _part(request, "_reliability.html", "Reliability", record, points=points, picture=picture)
+    drawn = drawings.reliability(points)
+    return _part(request, "_reliability.html", "Reliability", record, points=points, picture=drawn)
 
 
 def _part(request: Request, template: str, title: str, record: Any, **values: Any) -> Response:  # noqa: ANN401

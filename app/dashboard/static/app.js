@@ -55,16 +55,18 @@
     }
   }
 
-  // One address for the checkpoint's picture: the slider changes it.
+  // One address per checkpoint and picture: the slider changes them.
   function sliders(root) {
     for (const slider of all("[data-slider]", root)) {
       const frames = JSON.parse(slider.dataset.slider);
-      const image = document.getElementById(slider.dataset.image);
       const said = document.getElementById(slider.dataset.said);
       slider.addEventListener("input", () => {
-        const frame = frames[slider.value];
-        image.src = frame.src;
-        said.textContent = frame.text;
+        const { text, ...sources } = frames[slider.value];
+        for (const [id, source] of Object.entries(sources)) {
+          const image = document.getElementById(id);
+          if (image) image.src = source;
+        }
+        said.textContent = text;
       });
     }
   }
@@ -98,6 +100,7 @@
     start(document);
     dropAreas(document);
     sliders(document);
+    for (const element of all("[data-needs-script]")) element.hidden = false;
     live(document);
     for (const element of all("[data-confirm]"))
       element.addEventListener("submit", (event) => { if (!confirm(element.dataset.confirm)) event.preventDefault(); });

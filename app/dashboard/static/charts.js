@@ -13,8 +13,8 @@
   };
 
   function draw(place, series, x, columns, unit, bands = []) {
+    if (columns[0].length < 2) return; // what the server drew stays
     place.replaceChildren();
-    if (columns[0].length < 2) { place.textContent = "The curve starts with the second point."; return; }
     const axis = { stroke: css("--soft"), grid: { stroke: css("--line"), width: 1 }, ticks: { show: false }, font: "12px Inter, sans-serif" };
     const percent = unit === "%";
     new uPlot({
@@ -71,12 +71,13 @@
     for (const root of document.querySelectorAll("[data-curve], [data-compare]")) {
       const redraw = () => (root.dataset.curve ? single(root) : several(root));
       for (const button of root.querySelectorAll("[data-axis]"))
-        button.addEventListener("click", () => {
+        button.addEventListener("click", (event) => {
+          event.preventDefault();
           root.dataset.x = button.dataset.axis;
-          root.querySelectorAll("[data-axis]").forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
+          for (const b of root.querySelectorAll("[data-axis]"))
+            if (b === button) b.setAttribute("aria-current", "true"); else b.removeAttribute("aria-current");
           redraw();
         });
-      root.querySelectorAll("[data-needs-script]").forEach((element) => (element.hidden = false));
       redraw();
       document.addEventListener("reprog:moved", redraw);
       let width = root.clientWidth;

@@ -1,0 +1,77 @@
+"""Learning curves: one document, which the script draws live and the server draws for a reader without."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from markupsafe import Markup
+
+from app.api.deps import Services
+from app.dashboard import drawings
+from app.dashboard.words import BASELINES
+from app.reprogramming.metrics import wilson
+from app.storage.jobs import JobRecord
+
+Axis = Literal["cost", "queries", "time"]
+AXES: dict[Axis, tuple[str, str]] = {
+    "cost": ("Money", "money spent, {currency}"),
+    "queries": ("Queries", "queries paid"),
+    "time": ("Time", "seconds since the start"),
+}
+POINTS = 500
+
+
+def document(wired: Services, record: JobRecord, most: int = POINTS) -> dict[str, Any]:
+    """One column per series, against all three axes, with baselines and what intervals are made of."""
+    points = wired.jobs.points(record.id, most)
+    start = record.started_at or (points[0].at if points else 0.0)
+    best: dict[str, Any] = record.metrics.get("best") or {}
+    baselines: dict[str, Any] = record.metrics.get("baselines") or {}
+    return {
+        "currency": wired.connections.currencies()[record.connection_id],
+        "step": [point.step for point in points],
+        "queries": [point.queries for point in points],
+        "cost": [point.spent_micros / 1e6 for point in points],
+        "time": [point.at - start for point in points],
+        "at": [point.at for point in points],
+        "phase": [str(point.data.get("phase") or "") for point in points],
+        "loss": [_first(point.data, "train_loss", "val_loss", "loss") for point in points],
+        "accuracy": [_first(point.data, "val_accuracy") for point in points],
+        "validation_images": best.get("validation_images"),
+        "baselines": [
+            {"name": BASELINES.get(k, (k,))[0], "accuracy": v["accuracy"]} for k, v in baselines.items()
+        ],
+    }
+
+
+def _first(data: dict[str, Any], *names: str) -> float | None:
+    return next((float(data[name]) for name in names if data.get(name) is not None), None)
+
+
+def table(found: dict[str, Any], most: int) -> list[dict[str, Any]]:
+    """About `most` rows of a document, evenly thinned, the last one always there."""
+    names: list[str] = ["step", "queries", "cost", "phase", "loss", "accuracy", "at"]
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*(found[name] for name in names), strict=True)]
+    stride = max(1, -(-len(rows) // most))
+    return list(reversed(rows[::-1][::stride]))
+
+
+def picture(documents: list[tuple[str, dict[str, Any]]], x: Axis) -> Markup | None:
+    """Validation accuracy of one job (with its 95 % band and rivals) or of several. None before a point."""
+    lines = [(name, _track(found, x), found["validation_images"]) for name, found in documents]
+    drawn = [(name, track, images) for name, track, images in lines if track]
+    if not drawn:
+        return None
+    alone = len(documents) == 1
+    rivals = [(one["name"], one["accuracy"]) for one in documents[0][1]["baselines"]] if alone else []
+    bands = [
+        [(at, *wilson(round(share * images), images)) for at, share in track] if alone and images else []
+        for _, track, images in drawn
+    ]
+    label = AXES[x][1].format(currency=documents[0][1]["currency"])
+    return drawings.curves([(name, track) for name, track, _ in drawn], bands, rivals, label)
+
+
+def _track(found: dict[str, Any], x: Axis) -> list[tuple[float, float]]:
+    pairs = zip(found[x], found["accuracy"], strict=True)
+    return [(float(at), share) for at, share in pairs if share is not None]
