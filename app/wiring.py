@@ -28,6 +28,7 @@ from app.jobs.serve import Predictor, probe
 from app.settings import Settings, environment
 from app.storage import database
 from app.storage.answers import Answers
+from app.storage.audit import Audit
 from app.storage.budget import Ledger
 from app.storage.connections import ConnectionRecord, Connections
 from app.storage.datasets import Datasets
@@ -136,6 +137,7 @@ class House:
             jobs=self.jobs,
             endpoints=self.endpoints,
             keys=self.keys,
+            audit=Audit(self.engine),
             idempotency=self.idempotency,
             runner=self.runner,
             predictor=self.predictor,

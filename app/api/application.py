@@ -14,6 +14,7 @@ from app.api import (
     connections,
     datasets,
     endpoints,
+    evaluations,
     job_events,
     job_results,
     jobs,
@@ -30,8 +31,8 @@ from app.api.edge import Edge, Traffic
 from app.api.idempotency import IdempotencyKeys
 
 _PARTS = (
-    providers, connections, datasets, jobs, job_events, job_results, artifacts, endpoints, predict, keys,
-    audit, operations,
+    providers, connections, datasets, jobs, job_events, job_results, evaluations, artifacts, endpoints,
+    predict, keys, audit, operations,
 )  # fmt: skip
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]

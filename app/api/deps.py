@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from app.contracts import Images, JobRunner, TargetScores
 from app.gateway.account import Answers
+from app.storage.audit import Audit
 from app.storage.budget import Ledger
 from app.storage.connections import ConnectionRecord, Connections
 from app.storage.datasets import Datasets
@@ -76,6 +77,7 @@ class Services:
     jobs: Jobs
     endpoints: Endpoints
     keys: Keys
+    audit: Audit
     idempotency: Idempotency
     runner: JobRunner
     predictor: Predictor

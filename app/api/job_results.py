@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 
 from app.api import auth, views
 from app.api.deps import Services, Wired
-from app.api.lists import After, Limit, Number, page
+from app.api.lists import After, Limit, Number, cell, page
 from app.api.problems import declared
 from app.api.schemas import CheckpointView, Curve, Page, QueryLine
 from app.errors import NotFound
@@ -32,7 +32,6 @@ _COLUMNS = (
     "http_status", "code", "request_id",
 )  # fmt: skip
 _BATCH = 1000
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell a spreadsheet would run
 _POINT = ("x", "step", "queries", "cost", "time")
 
 CheckpointId = Annotated[str | None, Query(max_length=40, description="Absent: the best.")]
@@ -107,14 +106,9 @@ def _csv(wired: Services, job_id: str, currency: str) -> Iterator[str]:
         for line in lines:
             row = views.attempt(line, currency)
             row |= {"price": row["price"]["amount"], "cost": row["cost"]["amount"], "currency": currency}
-            writer.writerow([_cell(row[name]) for name in _COLUMNS])
+            writer.writerow([cell(row[name]) for name in _COLUMNS])
         yield out.getvalue()
         after = lines[-1].id
-
-
-def _cell(value: object) -> str:
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 @router.get("/{job_id}/checkpoints", response_model=Page[CheckpointView], dependencies=[auth.needs("read")])

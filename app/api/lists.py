@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Query
 
 Record = TypeVar("Record")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 Limit = Annotated[int, Query(ge=1, le=100, description="Items on a page.")]
 After = Annotated[
     str | None, Query(max_length=64, description="`next_cursor` of the page before; absent: the first page.")
 ]
 Number = Annotated[int, Query(ge=0, le=2**53, description="Only items after this number.")]
+
+
+def seconds(given: datetime | None) -> float | None:
+    """UTC epoch seconds; a time without a zone is UTC."""
+    if given is None:
+        return None
+    return (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()
+
+
+def cell(value: object) -> str:
+    """A cell of a CSV file that no spreadsheet takes for a formula."""
+    text = "" if value is None else str(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def page(

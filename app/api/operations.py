@@ -12,6 +12,7 @@ from app import __version__
 from app.api import auth, views
 from app.api.deps import Services, Wired
 from app.api.edge import Traffic
+from app.api.lists import seconds
 from app.api.problems import EVERYWHERE, declared
 from app.api.schemas import Usage
 from app.methods import schemas
@@ -36,7 +37,7 @@ def get_usage(
 ) -> dict[str, Any]:
     """Requests, queries and money of jobs, endpoints or connections, or by UTC day. A connection's figures
     include its test queries."""
-    found = storage.usage(wired.engine, group_by, _seconds(since), _seconds(until))
+    found = storage.usage(wired.engine, group_by, seconds(since), seconds(until))
     lines = [
         {
             "group": _date(line.group) if group_by == "day" else line.group,
@@ -48,13 +49,6 @@ def get_usage(
         for line in found
     ]
     return {"group_by": group_by, "data": lines}
-
-
-def _seconds(given: datetime | None) -> float | None:
-    """A time without a zone is UTC."""
-    if given is None:
-        return None
-    return (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()
 
 
 def _date(day: str) -> str:

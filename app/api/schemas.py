@@ -371,6 +371,21 @@ class CheckpointView(BaseModel):
     created_at: Time
 
 
+class EvaluationView(BaseModel):
+    """Another head on a job's program; `checkpoint_id` can be published."""
+
+    id: str
+    object: Literal["evaluation"] = "evaluation"
+    job_id: str
+    checkpoint_id: str
+    of: Annotated[str, Field(description="The checkpoint whose views it uses.")]
+    mapping: dict[str, Any]
+    fused: bool
+    metrics: dict[str, Any]
+    queries: int
+    created_at: Time
+
+
 class MetricPoint(BaseModel):
     model_config = ConfigDict(extra="allow")
 
@@ -503,6 +518,18 @@ class KeyView(BaseModel):
 
 class NewKey(KeyView):
     key: str = Field(description="Shown this once.")
+
+
+class AuditView(BaseModel):
+    id: int
+    object: Literal["audit.line"] = "audit.line"
+    at: Time
+    key_id: str
+    action: str
+    resource: str
+    request_id: str
+    status: int
+    cost: Money | None
 
 
 class UsageLine(BaseModel):

@@ -11,6 +11,7 @@ from app.errors import NotFound
 from app.jobs.progress import rfc3339
 from app.jobs.spec import JobSpec, Money, amount
 from app.reprogramming.metrics import wilson
+from app.storage.audit import AuditLine
 from app.storage.budget import Attempt
 from app.storage.connections import ConnectionRecord
 from app.storage.datasets import DatasetRecord
@@ -116,7 +117,7 @@ def dataset(record: DatasetRecord, *, report: bool = True) -> dict[str, Any]:
 
 
 _JOB_LINKS = (
-    "events", "metrics", "queries", "checkpoints", "mapping", "samples", "artifact", "pause", "resume",
+    "events", "metrics", "queries", "checkpoints", "evaluations", "mapping", "samples", "artifact", "pause", "resume",
     "cancel", "clone",
 )  # fmt: skip
 
@@ -230,6 +231,14 @@ def key(wired: Services, record: KeyRecord) -> dict[str, Any]:
         "created_at": rfc3339(record.created_at),
         "last_used_at": when(record.last_used_at),
         "revoked_at": when(record.revoked_at),
+    }
+
+
+def audit(line: AuditLine) -> dict[str, Any]:
+    same = ("id", "key_id", "action", "resource", "request_id", "status")
+    return {name: getattr(line, name) for name in same} | {
+        "at": rfc3339(line.at),
+        "cost": None if line.currency is None else money(line.cost_micros, line.currency),
     }
 
 

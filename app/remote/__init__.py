@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from app.remote import accounts, datasets, endpoints, jobs, service
+from app.remote import accounts, datasets, endpoints, jobs, records, service
 from app.remote.watch import OVER, progress_note
 
 #: Group -> its verbs.
@@ -18,6 +18,7 @@ GROUPS: dict[str, typer.Typer] = {
     "jobs": jobs.group,
     "endpoints": endpoints.group,
     "keys": accounts.keys,
+    "audit": records.audit,
     "service": service.group,
 }
 

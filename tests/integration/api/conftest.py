@@ -14,6 +14,7 @@ from app.api.application import create_app
 from app.api.deps import Services
 from app.gateway.account import Answers
 from app.storage import database
+from app.storage.audit import Audit
 from app.storage.budget import Ledger
 from app.storage.connections import Connections
 from app.storage.datasets import Datasets
@@ -53,6 +54,7 @@ def make_house(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable
             jobs=Jobs(engine),
             endpoints=endpoints,
             keys=Keys(engine),
+            audit=Audit(engine),
             idempotency=Idempotency(engine, vault),
             runner=runner,
             predictor=predictor,

@@ -1,0 +1,81 @@
+"""The audit log: one line for each call that changed or spent something, written before its answer leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, insert, select
+
+from app.storage import tables
+from app.storage.database import now, read, write
+
+_audit = tables.audit
+
+
+@dataclass(frozen=True)
+class AuditLine:
+    """`cost_micros` is what the call itself spent; a job has a ledger of its own. `at`: UTC epoch seconds."""
+
+    id: int
+    at: float
+    key_id: str
+    action: str
+    resource: str
+    request_id: str
+    status: int
+    cost_micros: int
+    currency: str | None
+
+
+class Audit:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def add(
+        self,
+        *,
+        key_id: str,
+        action: str,
+        resource: str,
+        request_id: str,
+        status: int,
+        cost_micros: int = 0,
+        currency: str | None = None,
+    ) -> None:
+        """Raises Unusable."""
+        line = {
+            "key_id": key_id,
+            "action": action[:60],
+            "resource": resource[:200],
+            "request_id": request_id,
+            "status": status,
+            "cost_micros": cost_micros,
+            "currency": currency,
+        }
+        with write(self._engine) as connection:
+            connection.execute(insert(_audit).values(at=now(connection), **line))
+
+    def list(
+        self,
+        after: int | None = None,
+        limit: int = 20,
+        *,
+        only: Mapping[str, str] | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> list[AuditLine]:
+        """Newest first; ids below `after`. `only` maps columns to the values wanted."""
+        c = _audit.c
+        query = select(_audit).order_by(c.id.desc()).limit(limit)
+        query = query.where(*(c[name] == value for name, value in (only or {}).items()))
+        if after is not None:
+            query = query.where(c.id < after)
+        if since is not None:
+            query = query.where(c.at >= since)
+        if until is not None:
+            query = query.where(c.at < until)
+        with read(self._engine) as connection:
+            rows: list[dict[str, Any]] = [dict(row) for row in connection.execute(query).mappings()]
+        return [AuditLine(**row) for row in rows]
