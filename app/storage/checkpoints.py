@@ -66,6 +66,16 @@ def put_program(
     return ident
 
 
+def add_evaluation(
+    connection: Connection, job_id: str, blob: bytes, *, config: dict[str, Any], metrics: dict[str, Any]
+) -> str:
+    """A program of another head. Its step counts down from -1: below all that was learned, so that the best
+    stays the best. The caller holds the job's row. Returns its id."""
+    c = _checkpoints.c
+    lowest = connection.execute(select(func.min(c.step)).where(c.job_id == job_id)).scalar()
+    return _insert(connection, job_id, min(lowest or 0, 0) - 1, "program", blob, config, metrics, 0)
+
+
 def _insert(
     connection: Connection,
     job_id: str,
@@ -126,12 +136,14 @@ def has_program(engine: Engine, job_id: str, checkpoint_id: str) -> bool:
 
 
 def programs(
-    engine: Engine, job_id: str, after: str | None = None, limit: int = 20
+    engine: Engine, job_id: str, after: str | None = None, limit: int = 20, *, evaluations: bool = False
 ) -> list[CheckpointRecord]:
-    """A job's programs, newest first; ids below `after`."""
+    """A job's programs, or only those of `add_evaluation`, newest first; ids below `after`."""
     c = _checkpoints.c
     shown = [c[name] for name in CheckpointRecord.__dataclass_fields__]
     query = select(*shown).where(c.job_id == job_id, c.kind == "program").order_by(c.id.desc()).limit(limit)
+    if evaluations:
+        query = query.where(c.step < 0)
     if after is not None:
         query = query.where(c.id < after)
     with read(engine) as connection:
@@ -158,13 +170,12 @@ def points(engine: Engine, job_id: str, limit: int = 500) -> list[Point]:
     """The curve, thinned evenly to at most about `limit` points; first and last are always there."""
     c = _points.c
     place = func.row_number().over(order_by=c.step).label("place")
-    numbered = (
-        select(c.step, c.queries, c.spent_micros, c.at, c.data, place).where(c.job_id == job_id).subquery()
-    )
+    numbered = select(c.step, place).where(c.job_id == job_id).subquery()  # from the key alone
     with read(engine) as connection:
         total = connection.execute(select(func.count()).where(c.job_id == job_id)).scalar_one()
         stride = max(1, -(-total // limit))
         n = numbered.c.place
-        kept = select(numbered).where(((n - 1) % stride == 0) | (n == total)).order_by(n)
-        rows = connection.execute(kept).mappings().all()
+        kept = select(numbered.c.step).where(((n - 1) % stride == 0) | (n == total))
+        found = select(_points).where(c.job_id == job_id, c.step.in_(kept)).order_by(c.step)
+        rows = connection.execute(found).mappings().all()
     return [Point(**{name: row[name] for name in Point.__dataclass_fields__}) for row in rows]
