@@ -30,6 +30,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "bar",
         {"directions": 25, "program": {"resolution": "pixel"}, "mapping": {"type": "random"}},
     ),
+    "auto-scores": ("auto", {"fused": False}),
     "zoo-newton": ("zoo", {"solver": "newton"}),
     **{f"bar q={q}": ("bar", {"directions": q}) for q in (1, 25)},
     **{f"bar m={m}": ("bar", {"mapping": {"type": "frequency", "labels_per_class": m}}) for m in (1, 3)},
@@ -130,10 +131,11 @@ def learner_of(cell: Cell) -> Method:
     return make(name, options)
 
 
-def _learned(
-    cell: Cell, problem: Problem, images: Images, labels: Labels, source: Source, clock: Clock
-) -> dict[str, Any]:
-    learner, own = learner_of(cell), Own(problem)
+def learn(
+    cell: Cell, problem: Problem, source: Source, clock: Clock | None = None
+) -> tuple[Program, MethodState, Own]:
+    """The finished program, the method's last state, and what the method made by itself."""
+    learner, own, clock = learner_of(cell), Own(problem), clock or Clock()
     began = time.process_time()
     state = learner.start(problem)
     clock.learn += time.process_time() - began
@@ -144,7 +146,14 @@ def _learned(
         clock.learn += time.process_time() - began
         own.saw(wish, state, told)
         state = told
-    program, paid = learner.program(problem, state), len(source.paid)
+    return learner.program(problem, state), state, own
+
+
+def _learned(
+    cell: Cell, problem: Problem, images: Images, labels: Labels, source: Source, clock: Clock
+) -> dict[str, Any]:
+    program, state, own = learn(cell, problem, source, clock)
+    paid = len(source.paid)
     assert paid <= max(cell.queries, problem.count), f"{cell.name} asked {paid} queries"
     target = programs.score(program, asked(source, program.views, images), images)
     right = target.argmax(axis=1) == labels
