@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ FINISHED = CACHE / "cells.jsonl"  # one line per finished cell, the last of a na
 PROCESSES = 2
 SEEDS = (0, 1, 2)
 FOLDS = tuple(range(10))  # of abide
-BUDGETS = (2_000, 10_000, 500)
+BUDGETS = (2_000, 10_000)
+LEAST, MOST = 500, 50_000
 TENTH = 1_000  # of the queries that bar gets
 
 FULL = (("digits", "mod5"), ("digits", "img1000"), ("melanoma", "mod5"))
@@ -39,7 +41,7 @@ ABLATIONS = ("bar q=1", "bar q=25", "bar m=1", "bar m=3", "bar cross-entropy", "
 ABLATED = ("digits", "img1000")
 VIEWS = 4  # queries per prediction where nothing else is said
 
-#: The issue's goals for `auto`, set before it read pixels beside scores: (task, source, queries per prediction, queries) -> mean accuracy.
+#: Goals for `auto` on scores alone: (task, source, queries per prediction, queries) -> mean accuracy.
 GOALS = {
     ("digits", "mod5", 1, 10_000): 0.46,
     ("digits", "mod5", 2, 10_000): 0.68,
@@ -57,54 +59,40 @@ def cells() -> list[Cell]:
 
 
 def _cells() -> Iterator[Cell]:
-    pairs = (*FULL, *OTHERS)
-    yield from _each(pairs, "baselines", 2_000)  # 10,000 queries learn from the same images
+    pairs, autos = (*FULL, *OTHERS), ("auto-scores", "auto")
+    yield from _block(pairs, ["baselines"], [2_000])  # 10,000 queries learn from the same images
     for task, source, views, queries in GOALS:
-        yield from _each([(task, source)], "auto-scores", queries, views)
-    for queries in BUDGETS[:2]:
-        yield from _each(pairs, "bar", queries, 1)
-    for queries in (*BUDGETS[:2], TENTH):
-        for method in ("auto-scores", "auto"):
-            yield from _each(pairs, method, queries)
-    for queries in BUDGETS[:2]:
-        for method in ("race", "views"):
-            yield from _each(FULL, method, queries)
-        for method in ("bar-paper", *DESCENTS):
-            yield from _each(FULL, method, queries, 1)
-    for method in ABLATIONS:
-        yield from _each([ABLATED], method, 10_000, 1)
-    for method, views in (
-        ("bar", 1),
-        ("auto", VIEWS),
-        ("auto-scores", VIEWS),
-        ("race", VIEWS),
-        ("views", VIEWS),
-        *((m, 1) for m in DESCENTS),
-    ):
-        yield from _each(FULL if method not in ("bar", "auto", "auto-scores") else pairs, method, 500, views)
-    yield from _each(CONNECTOMES, "baselines", 2_000, seeds=FOLDS)
-    for queries in (TENTH, 500):
-        yield from _each(pairs, "baselines", queries)
-    for queries in BUDGETS[:2]:
-        yield from _each(CONNECTOMES, "bar", queries, 1, FOLDS)
-        for method in ("auto-scores", "auto"):
-            yield from _each(CONNECTOMES, method, queries, VIEWS, FOLDS)
-    yield from _each([("digits", "img1000@224")], "auto-scores", 2_000, 2)
-    yield from _each([("digits", "mod5@224")], "auto-scores", 10_000, 8)
-    yield from _each(FULL[:1], "auto-scores", 50_000, 8)
-    yield from _each(FULL[:1], "bar", 50_000, 1)
+        yield from _block([(task, source)], ["auto-scores"], [queries], views)
+    yield from _block(pairs, ["bar"], BUDGETS, 1)
+    yield from _block(pairs, autos, (*BUDGETS, TENTH))
+    for queries in BUDGETS:
+        yield from _block(FULL, ["race", "views"], [queries])
+        yield from _block(FULL, ["bar-paper", *DESCENTS], [queries], 1)
+    yield from _block([ABLATED], ABLATIONS, BUDGETS[1:], 1)
+    yield from _block(pairs, ["baselines"], [TENTH, LEAST])
+    yield from _block(pairs, autos, [LEAST])
+    yield from _block(pairs, ["bar"], [LEAST], 1)
+    yield from _block(FULL, ["race", "views"], [LEAST])
+    yield from _block(FULL, DESCENTS, [LEAST], 1)
+    yield from _block(CONNECTOMES, ["baselines"], [2_000], seeds=FOLDS)
+    yield from _block(CONNECTOMES, ["bar"], BUDGETS, 1, FOLDS)
+    yield from _block(CONNECTOMES, autos, BUDGETS, seeds=FOLDS)
+    yield from _block([("digits", "img1000@224")], ["auto-scores"], [2_000], 2)
+    yield from _block([("digits", "mod5@224")], ["auto-scores"], [10_000], 8)
+    yield from _block(FULL[:1], ["auto-scores"], [MOST], 8)
+    yield from _block(FULL[:1], ["bar"], [MOST], 1)
 
 
-def _each(
+def _block(
     pairs: Sequence[tuple[str, str]],
-    method: str,
-    queries: int,
+    methods: Sequence[str],
+    budgets: Sequence[int],
     views: int = VIEWS,
     seeds: Sequence[int] = SEEDS,
 ) -> Iterator[Cell]:
-    for seed in seeds:
-        for task, source in pairs:
-            yield Cell(task, source, method, views, queries, seed)
+    """Every combination; all pairs and methods of a seed come before the next seed."""
+    for queries, seed, method, (task, source) in product(budgets, seeds, methods, pairs):
+        yield Cell(task, source, method, views, queries, seed)
 
 
 def finished() -> dict[str, dict[str, Any]]:

@@ -131,7 +131,8 @@ def _goals(rows: Sequence[Figure]) -> str:
             said += f", {row.seeds} of {len(grid.SEEDS)} seeds"
         out.append([task, source, f"{queries:,}", views, goal, _with_limits(row), row.seeds, said])
     head = ["task", "source", "queries", "per prediction", "goal", "`auto-scores`, mean [95 %]", "seeds", ""]
-    return f"`auto-scores` is `auto` without pixel features: the goals are for the scores alone.\n\n{table(head, out)}"
+    said = "`auto-scores` is `auto` without pixel features: the goals are for the scores alone."
+    return f"{said}\n\n{table(head, out)}"
 
 
 def _never_below(rows: Sequence[Figure]) -> str:
