@@ -15,7 +15,7 @@ from app.reprogramming.mapping import LabelMapping, log_scores, shares
 from app.reprogramming.program import feature_columns
 
 HeadType = Literal["best", "linear", "rbf", "random", "frequency", "bayesian"]
-COUNTED = ("random", "frequency", "bayesian")  # made of shares, without a fit
+COUNTED = ("random", "frequency", "bayesian")
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,14 @@ class Head:
     labels_per_class: int | None = None
     top: int = 1
 
+    @property
+    def counted(self) -> bool:
+        """Whether it is made of shares, without a fit."""
+        return self.type in COUNTED
+
     def columns(self, problem: Problem, scores: Scores, split: Split) -> NDArray[np.float64]:
         """(V, n, K) scores of a split's images to the (n, F) columns that `fit` and the mapping read."""
-        if self.type in COUNTED:
+        if self.counted:
             return feature_columns(shares(scores, problem.score_kind))
         pixels = problem.pixels[split] if self.fused else None
         return feature_columns(log_scores(scores, problem.floor, problem.score_kind), pixels)

@@ -32,6 +32,7 @@ from app.remote.watch import watch
 
 _COLUMNS = ("id", "name", "status", "status_reason", "cost.spent.amount")
 _STATE = ("id", "status", "status_reason")
+_EVALUATION = ("checkpoint_id", "mapping.type", "fused", "metrics.val_accuracy", "metrics.test.accuracy")
 Checkpoint = Annotated[str | None, typer.Option("--checkpoint", help="Default: the finished or best one.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="File to write.")]
 
@@ -235,6 +236,27 @@ def artifact(
 ) -> None:
     """Save the finished program as a zip without pickle."""
     save(call("GET", f"/v1/jobs/{ident}/artifact", params={"checkpoint_id": checkpoint_id}), out, as_json)
+
+
+@group.command("evaluate")
+def evaluate(
+    ident: str,
+    mapping: Annotated[str, typer.Option(help="best, linear, rbf, random, frequency or bayesian.")] = "best",
+    fused: Annotated[bool, typer.Option("--fused", help="Read compact pixel features as well.")] = False,
+    test: Annotated[bool, typer.Option("--test", help="Look at the test images too.")] = False,
+    checkpoint_id: Checkpoint = None,
+    as_json: Json = False,
+) -> None:
+    """Fit another head on answers paid already, for free; it can be published by its checkpoint."""
+    body = {"mapping": {"type": mapping}, "fused": fused, "test": test, "checkpoint_id": checkpoint_id}
+    show(call("POST", f"/v1/jobs/{ident}/evaluations", json=body).json(), as_json, _EVALUATION)
+
+
+@group.command("evaluations")
+def evaluations(ident: str, limit: Limit = 20, after: After = None, as_json: Json = False) -> None:
+    """The heads that `evaluate` made, newest first."""
+    given = {"limit": limit, "after": after}
+    show(call("GET", f"/v1/jobs/{ident}/evaluations", params=given).json(), as_json, _EVALUATION)
 
 
 @group.command("import")

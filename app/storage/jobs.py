@@ -401,6 +401,21 @@ class Jobs:
         """The job's programs, newest first."""
         return checkpoints.programs(self._engine, ident, after, limit)
 
+    def add_evaluation(
+        self, ident: str, blob: bytes, *, config: dict[str, Any], metrics: dict[str, Any]
+    ) -> CheckpointRecord:
+        """Keep a program of another head, fitted on paid answers. Raises NotFound."""
+        with write(self._engine) as connection:
+            rows.lock(connection, ident)
+            made = checkpoints.add_evaluation(connection, ident, blob, config=config, metrics=metrics)
+            events.append(connection, ident, "job.evaluated", {"checkpoint_id": made, **config})
+        (record,) = (found for found in self.evaluations(ident, None, 10_000) if found.id == made)
+        return record
+
+    def evaluations(self, ident: str, after: str | None = None, limit: int = 20) -> list[CheckpointRecord]:
+        """The programs of `add_evaluation`, newest first."""
+        return checkpoints.programs(self._engine, ident, after, limit, evaluations=True)
+
     def latest_program(self, ident: str) -> CheckpointRecord:
         """The finished program, or the best so far. Raises NotFound `no_program_yet`."""
         return checkpoints.latest(self._engine, ident)
