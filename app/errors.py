@@ -243,5 +243,10 @@ class Taken(Exception):
         self.keys = keys
 
 
+class Crowded(Exception):
+    """As many requests of this account are under way, over all processes, as it allows: ask again soon. Never
+    shown to users."""
+
+
 class StaleFence(Exception):
     """This worker lost the job to another; whatever it holds must not be written. Never shown to users."""

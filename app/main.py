@@ -46,6 +46,7 @@ def _lifespan(house: House):
     @asynccontextmanager
     async def live(_: FastAPI) -> AsyncGenerator[None]:
         try:
+            await asyncio.to_thread(house.watch)
             if house.settings.worker:
                 await asyncio.to_thread(house.launch)
             yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ from app.storage.secrets import Vault, key_file
 
 log = logging.getLogger(__name__)
 
-SILENT_SECONDS = 300.0  # then whoever was sending for an endpoint is dead
+UPKEEP_SECONDS = 15.0
+SILENT_SECONDS = 120.0  # then whoever was sending for an endpoint is dead: longer than any request takes
 
 
 @dataclass
@@ -52,6 +54,7 @@ class House:
     settings: Settings
 
     def __post_init__(self) -> None:
+        self._closed = threading.Event()
         self.settings.data_dir.mkdir(parents=True, exist_ok=True)
         if self.settings.fault:
             name, _, nth = self.settings.fault.partition(":")
@@ -233,9 +236,23 @@ class House:
             ),
         )  # fmt: skip
 
+    def watch(self) -> None:
+        """Close what dead servers left under way, now and from time to time: there may be no worker to do it."""
+
+        def keep() -> None:
+            while not self._closed.wait(UPKEEP_SECONDS):
+                try:
+                    self.ledger.recover_silent(SILENT_SECONDS)
+                except Unusable:
+                    log.exception("looking for requests that nobody waits for failed")
+
+        self.ledger.recover_silent(SILENT_SECONDS)
+        threading.Thread(target=keep, name="upkeep", daemon=True).start()
+
     def close(self) -> None:
         if "runner" in self.__dict__:
             self.runner.close()
+        self._closed.set()
         self.engine.dispose()
 
     def _secret_key(self) -> str:

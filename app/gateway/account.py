@@ -45,6 +45,7 @@ class Ledger(Protocol):
         keep_micros: int = 0,
         keep_queries: int = 0,
         retried: int = 0,
+        at_once: int = 0,
         keys: Sequence[tuple[bytes, bytes]] = (),
         payer: str | None = None,
     ) -> int: ...
@@ -83,6 +84,11 @@ class Account:
     price: Price
     limits: Limits
 
+    def at_once(self, serving: bool) -> int:
+        """Requests that may be under way together, over all processes: learning leaves an eighth to those who
+        wait for a prediction."""
+        return self.limits.concurrency - (0 if serving else self.limits.concurrency // 8)
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -119,6 +125,12 @@ class SourceModel:
                 self.labels = self._book.extend([name for name in names if name not in self._column])
                 self._column = {label: i for i, label in enumerate(self.labels)}
             return self._column
+
+    def look(self) -> None:
+        """Take up the labels that others have appended."""
+        with self._lock:
+            self.labels = self._book.labels()
+            self._column = {label: i for i, label in enumerate(self.labels)}
 
     def row(self, outcome: Mapping[str, float]) -> NDArray[np.float32]:
         """One answer in column order, NaN where it says nothing."""

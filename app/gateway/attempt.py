@@ -58,8 +58,8 @@ class Settled:
 
 
 def prepare(g: Gateway, items: Sequence[Item], wish: Wish, retried: bool) -> tuple[WireRequest, int]:
-    """The request's bytes, and the id of its committed intent. Raises BudgetExhausted, Taken, Unusable, and
-    StaleFence or Interrupted when the job is not to go on here."""
+    """The request's bytes, and the id of its committed intent. Raises BudgetExhausted, Taken, Crowded,
+    Unusable, and StaleFence or Interrupted when the job is not to go on here."""
     request = g.account.provider.request([item.png for item in items])
     attempt = g.ledger.reserve(
         g.scope,
@@ -71,6 +71,7 @@ def prepare(g: Gateway, items: Sequence[Item], wish: Wish, retried: bool) -> tup
         keep_micros=wish.keep_micros,
         keep_queries=wish.keep_queries,
         retried=len(items) if retried else 0,
+        at_once=g.at_once,
         keys=[(item.claim, item.key) for item in items],
         payer=wish.payer,
     )

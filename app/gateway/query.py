@@ -51,10 +51,17 @@ class Gateway:
         self.policy = policy or RetryPolicy()
         self.compressed, self.on_progress = compressed, on_progress
         self.model = SourceModel(labels, pin_version, on_version_change)
-        self.room = asyncio.Semaphore(account.limits.concurrency)
+        self.at_once = account.at_once(serving=fence == 0)
+        self.room = asyncio.Semaphore(self.at_once)
+        self.turn = asyncio.Lock()  # one request at a time asks again while the account is crowded
         self.pace = asyncio.Lock()  # one request at a time waits for its slot: a pause reaches all behind it
         self.buying: dict[bytes, asyncio.Future[None]] = {}  # image digest -> done, whatever the outcome
         self.failures = 0  # requests that failed in a row
+        self.trial = (
+            False  # half open: one request at a time finds out whether the provider is up again
+        )
+        self.alone = asyncio.Lock()  # whoever is that request
+        self.held_until = 0.0  # UTC epoch seconds: before it the rate, or a Retry-After, lets nothing leave
         self.answered = 0  # images ever answered here
         # A thread for every request that may run: those that wait for the ledger fill its next group commit.
         workers = min(_MOST_THREADS, account.limits.concurrency + 2)

@@ -29,5 +29,5 @@ def recall(
         known = store.get(keys)
         for i, wanted in enumerate(keys, start):
             if (row := known.get(wanted)) is not None:
-                scores[i, : len(row)] = row
+                scores[i, : len(row)] = row[: len(labels)]  # labels may have been appended since
     return Answers(tuple(labels), scores, cached=int((~np.isnan(scores).all(axis=1)).sum()))

@@ -11,6 +11,7 @@ retry             prepare (thread)  request bytes; reservation and intent commit
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ import numpy as np
 from app.contracts import Images, WireReply, WireRequest
 from app.errors import (
     BudgetExhausted,
+    Crowded,
     Forbidden,
     ModelChanged,
     NotSent,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 _WINDOW = 64  # images encoded and looked up at once: bounds memory
 _LOOK = 0.1  # seconds between looks at what others are buying
+_HELD = 1.0  # seconds; a wait for a slot that is longer is worth telling
 _OLD = 5.0  # seconds after which a reservation is looked at again before it is sent
 
 
@@ -96,6 +99,8 @@ class Round:
             self._disown(list(self._buying))
         if self._failure is not None:
             raise self._failure
+        if max(map(len, self._rows.values()), default=0) > len(self._g.model.labels):
+            await self._g.blocking(self._g.model.look)  # answers that another process stored, with new labels
         return self._answers()
 
     def _answers(self) -> Answers:
@@ -242,7 +247,15 @@ class Round:
                 self._rejected[item.index] = error
 
     async def _attempt(self, chunk: _Chunk) -> None:
-        """One request. Raises its error, or the error of the first image left without an answer."""
+        """One request; alone while nobody knows whether the provider is up again."""
+        if self._g.trial:
+            async with self._g.alone:
+                if self._g.trial:
+                    return await self._once(chunk)
+        return await self._once(chunk)
+
+    async def _once(self, chunk: _Chunk) -> None:
+        """Raises the request's error, or the error of the first image left without an answer."""
         g, began = self._g, time.monotonic()
         reserved = await self._reserve(chunk)
         if reserved is None:
@@ -279,11 +292,22 @@ class Round:
             await self._rest(0)
             chunk.items = [self._keyed(item) for item in chunk.items]
             try:
-                return await self._g.blocking(prepare, self._g, chunk.items, self._wish, chunk.asked)
+                return await self._prepare(chunk)
             except Taken as taken:
                 self._elsewhere += [item.index for item in chunk.items if item.claim in taken.keys]
                 chunk.items = [item for item in chunk.items if item.claim not in taken.keys]
         return None
+
+    async def _prepare(self, chunk: _Chunk) -> tuple[WireRequest, int]:
+        """`prepare`, again and again while other processes have as many requests under way as are allowed."""
+        g = self._g
+        with suppress(Crowded):
+            return await g.blocking(prepare, g, chunk.items, self._wish, chunk.asked)
+        async with g.turn:
+            while True:
+                with suppress(Crowded):
+                    return await g.blocking(prepare, g, chunk.items, self._wish, chunk.asked)
+                await self._rest(random.uniform(0.5, 1.5) * _LOOK)
 
     def _keyed(self, item: Item) -> Item:
         """The image under the model's version, once that is known."""
@@ -299,7 +323,7 @@ class Round:
         self._rows |= settled.rows
         if settled.rows:
             g.answered += len(settled.rows)
-            g.failures = 0
+            g.failures, g.trial = 0, False
         for item, outcome in zip(chunk.items, settled.outcomes, strict=True):
             if isinstance(outcome, Rejected) and not outcome.retryable:
                 self._rejected[item.index] = outcome
@@ -319,6 +343,8 @@ class Round:
             wait = await self._g.blocking(
                 self._g.rates.acquire, account.credential, account.limits.requests_per_second
             )
+            if wait > _HELD:
+                self._g.held_until = time.time() + wait
             await self._pause(wait)
 
     async def _send(self, request: WireRequest) -> WireReply:
@@ -339,7 +365,8 @@ class Round:
         """Count a failure that may have been billed; too many in a row stop the ask."""
         if isinstance(error, ProviderError) and error.retryable and error.billed is None:
             self._g.failures += 1
-            if self._g.failures >= max(self._g.policy.breaker, 3 * self._g.account.limits.concurrency):
+            many = max(self._g.policy.breaker, 3 * self._g.account.limits.concurrency)
+            if self._g.trial or self._g.failures >= many:
                 self._stop(error)
 
     def _stop(self, failure: Exception | None) -> None:
@@ -359,6 +386,7 @@ class Round:
         await _wait(self._stopped, seconds)
 
     async def _postpone(self, seconds: float) -> None:
+        self._g.held_until = max(self._g.held_until, time.time() + seconds)
         await self._g.blocking(self._g.rates.postpone, self._g.account.credential, seconds)
 
     async def _drain(self) -> None:

@@ -20,8 +20,9 @@ class Meter:
         self.planned = max(planned, 1)
         self._seen: deque[tuple[float, int]] = deque(maxlen=window)
 
-    def progress(self, phase: str, done: int, now: float) -> dict[str, Any]:
-        """The `progress` member of the job object after `done` paid queries at UTC time `now`."""
+    def progress(self, phase: str, done: int, now: float, held_until: float = 0.0) -> dict[str, Any]:
+        """The `progress` member of the job object after `done` paid queries at UTC time `now`, when nothing
+        may be sent before `held_until`."""
         self._seen.append((now, done))
         left = max(self.planned - done, 0)
         return {
@@ -30,7 +31,7 @@ class Meter:
             "queries_done": done,
             "queries_planned": self.planned,
             "eta": self._eta(left),
-            "throttled_until": None,
+            "throttled_until": rfc3339(held_until) if held_until > now else None,
             "last_progress_at": rfc3339(now),
         }
 

@@ -1,7 +1,8 @@
 """A provider that was down and answers again: its jobs go on by themselves, within bounds.
 
-Health costs nothing to ask where the provider lists its labels for free; elsewhere the user resumes. Each
-time that a job is paused again before its next step, the wait doubles; after LAST times it is left alone.
+Health costs nothing to ask where the provider lists its labels for free; elsewhere the user resumes. One job
+of a connection is resumed at a look, and one request of it finds out (see `Gateway.trial`). Each time that a
+job is paused again before its next step, the wait doubles; after LAST times it is left alone.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Reviver:
                 self._jobs.resume(job.id, by="health")
                 self._runner.enqueue(job.id)
                 resumed.append(job.id)
+                known[account] = False  # the others when this one has shown that it works
                 log.info("job %s: its provider answers again, resumed", job.id)
         return resumed
 

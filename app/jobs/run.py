@@ -56,6 +56,7 @@ async def run_segment(job_id: str, bench: Bench) -> bool:
     try:
         await asyncio.to_thread(bench.ledger.recover, job_id, job.fence)
         async with bench.gateway(job_id, job.connection_id, job.fence) as gateway:
+            gateway.trial = await asyncio.to_thread(bench.jobs.stands_after, job_id, DOWN)
             run = await asyncio.to_thread(_open, job, bench, gateway)
             try:
                 gateway.model.expect(job.metrics.get("model_version", ""))

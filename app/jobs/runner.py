@@ -15,8 +15,10 @@ import logging
 import math
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from uuid import NAMESPACE_OID, uuid4, uuid5
 
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 NAME, QUEUE = "reprog", "jobs"
 VERSION = "1"  # of the workflow below. Workflows of another version are never run: do not change it.
 SEGMENTS = 500  # then a successor goes on, so that no history grows without end
+KEPT_SECONDS = 7 * 86_400.0  # how long the history of what ended is kept
+TIDY_SECONDS = 600.0  # between two looks at it
+ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 MORE, OVER, HAND_OVER = "more", "over", "hand over"
 
 
@@ -93,6 +98,17 @@ class DbosRunner:
     def cancel(self, job_id: str) -> None:
         """Drop the job from the queue where it has not started; a running segment reads `want`."""
         self._client.cancel_workflows([workflow.workflow_id for workflow in self._waiting(job_id)])
+
+    def forget(self, kept: float = KEPT_SECONDS) -> int:
+        """Delete workflows that ended more than `kept` seconds ago, with their steps: a day of a job leaves
+        about 1500 rows. Returns how many workflows; some hundreds at most, the rest next time."""
+        before = datetime.fromtimestamp(time.time() - kept, UTC).isoformat()
+        ended = self._client.list_workflows(
+            status=ENDED, queue_name=QUEUE, completed_before=before, limit=500,
+            load_input=False, load_output=False,
+        )  # fmt: skip
+        self._client.delete_workflows([workflow.workflow_id for workflow in ended])
+        return len(ended)
 
     def running(self) -> list[str]:
         """Ids of the jobs that this process runs now."""
@@ -240,8 +256,13 @@ class DbosRunner:
     # ------------------------------------------------------------ the reaper
 
     def _keep_reaping(self) -> None:
+        tidied = -math.inf
         while not self.stopping.wait(self._reap_every):
             self._quietly(self._reap)
+            if time.monotonic() - tidied > TIDY_SECONDS:
+                tidied = time.monotonic()
+                self._quietly(self.forget)
+                self._quietly(self._executors.forget)
 
     def _reap(self) -> None:
         """Replace workflows whose executor is dead, or that this one took but does not run (two looks).
@@ -263,7 +284,7 @@ class DbosRunner:
                 self._client.cancel_workflow(workflow.workflow_id)
         self._strays = mine
 
-    def _quietly(self, action: Callable[[], None]) -> bool:
+    def _quietly(self, action: Callable[[], object]) -> bool:
         """Run it; log what it raises (the database may be away for a while). Whether it succeeded."""
         try:
             action()

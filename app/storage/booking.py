@@ -6,15 +6,16 @@ several processes cannot deadlock; what is read is then true until the commit, a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, literal_column, select, update
 
-from app.errors import BudgetExhausted, Interrupted, NotFound, StaleFence
+from app.errors import BudgetExhausted, Crowded, Interrupted, NotFound, StaleFence
 from app.storage import answers as stored
 from app.storage import claims, tables
 from app.storage.database import now
@@ -24,6 +25,7 @@ COUNTERS = (
     "unknown_queries", "cached_queries", "retried_queries",
 )  # fmt: skip
 _budgets, _attempts = tables.budgets, tables.attempts
+OPEN = _attempts.c.outcome == literal_column("'open'")  # no parameter: the partial index must be seen to fit
 _ADD = (
     update(_budgets)
     .where(_budgets.c.scope == bindparam("row"))
@@ -54,6 +56,11 @@ _LOCK_BUDGETS = (
     .order_by(_budgets.c.scope)
     .with_for_update()
 )
+_UNDER_WAY = (
+    select(_attempts.c.connection_id, func.count())
+    .where(OPEN, _attempts.c.connection_id.in_(bindparam("accounts", expanding=True)))
+    .group_by(_attempts.c.connection_id)
+)
 _INTENTS = insert(_attempts).returning(_attempts.c.id, sort_by_parameter_order=True)
 
 
@@ -70,6 +77,7 @@ class Reserve:
     keep_micros: int
     keep_queries: int
     retried: int
+    at_once: int = 0  # requests of the account that may be under way with this one; 0: any number
     keys: Sequence[tuple[bytes, bytes]] = ()  # claim and answer's key of each image
     payer: str | None = None  # a key's id
 
@@ -98,6 +106,7 @@ def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[in
     before = {scope: dict(row) for scope, row in budgets.items()}
     clock = now(connection)
     holders = _holders(connection, {op.scope for op in reserves if op.fence})
+    under_way = _under_way(connection, {op.connection_id for op in reserves if op.at_once})
     taken = claims.taken(connection, [pair for op in reserves for pair in op.keys], clock)
     results: list[int | Exception] = []
     lines: dict[int, dict[str, Any]] = {}  # new attempts by their place in the group
@@ -106,16 +115,20 @@ def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[in
         if isinstance(op, Settle):
             row = attempts.pop(op.attempt_id, None)
             if row is not None:
+                under_way[row["connection_id"]] -= 1
                 closed.append(_settle(budgets, row, op, clock))
             taken.answered |= {key for key, _ in op.answers}
             results.append(int(row is not None))
             continue
         op = _with_payer(budgets, op)
         refusal = _stopped(holders, op) or taken.refusal(op.keys) or _refusal(budgets, op)
+        if refusal is None and 0 < op.at_once <= under_way[op.connection_id]:
+            refusal = Crowded()
         if refusal is not None:
             results.append(refusal)
         else:
             lines[len(results)] = _reserve(budgets, op, clock)
+            under_way[op.connection_id] += 1
             taken.claimed |= {claim for claim, _ in op.keys}
             results.append(0)
     add(connection, _changes(before, budgets))
@@ -177,6 +190,14 @@ def _holders(connection: Connection, scopes: set[str]) -> dict[str, tuple[int, s
     c = tables.jobs.c
     rows = select(c.id, c.fence, c.want).where(c.id.in_(sorted(scopes))).order_by(c.id)
     return {row.id: (row.fence, row.want) for row in connection.execute(rows.with_for_update(read=True))}
+
+
+def _under_way(connection: Connection, accounts: set[str]) -> Counter[str]:
+    """Open attempts of each account, whoever made them; the lock of its budget row keeps them so."""
+    if not accounts:
+        return Counter()
+    found = connection.execute(_UNDER_WAY, {"accounts": sorted(accounts)})
+    return Counter({row[0]: row[1] for row in found})
 
 
 def _stopped(holders: Mapping[str, tuple[int, str]], op: Reserve) -> Exception | None:

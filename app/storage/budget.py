@@ -23,7 +23,7 @@ from sqlalchemy import ColumnElement, Engine, and_, exists, or_, select, update
 from app.contracts import Cost
 from app.errors import Conflict, NotFound
 from app.storage import tables
-from app.storage.booking import Reserve, Settle, add, commit, open_scopes
+from app.storage.booking import OPEN, Reserve, Settle, add, commit, open_scopes
 from app.storage.database import now, read, write
 
 _GROUP = 50  # operations per transaction at most
@@ -123,6 +123,7 @@ class Ledger:
         keep_micros: int = 0,
         keep_queries: int = 0,
         retried: int = 0,
+        at_once: int = 0,
         keys: Sequence[tuple[bytes, bytes]] = (),
         payer: str | None = None,
     ) -> int:
@@ -130,11 +131,12 @@ class Ledger:
 
         `payer` is a key's id (default: the key that the scope was opened for). All budget rows must hold the
         price; of the scope's own cap, `keep_micros` and `keep_queries` stay
-        untouched. `keys` are a claim, held until the settlement, and the answer's key for each image.
+        untouched. `keys` are a claim, held until the settlement, and the answer's key for each image. With
+        this one at most `at_once` attempts of the connection are open, over all processes (0: any number).
 
         Raises, with nothing changed: BudgetExhausted; NotFound for a scope never opened; Taken when an image
         is being bought or answered already; where the scope is a job, StaleFence when another worker has it
-        and Interrupted when its user wants it to stop; Unusable.
+        and Interrupted when its user wants it to stop; Crowded; Unusable.
         """
         if images < 1 or price_micros < 0:
             raise ValueError("an attempt has at least one image and no negative price")
@@ -149,6 +151,7 @@ class Ledger:
                 keep_micros,
                 keep_queries,
                 retried,
+                at_once,
                 keys,
                 payer,
             )
@@ -212,7 +215,7 @@ class Ledger:
     def _give_up(self, *which: ColumnElement[bool]) -> int:
         c = _attempts.c
         with write(self._engine) as connection:
-            open_ones = connection.execute(select(c.id, c.images).where(c.outcome == "open", *which)).all()
+            open_ones = connection.execute(select(c.id, c.images).where(OPEN, *which)).all()
             lost = [Settle(i, (), 0, images, "unknown", None, None, "abandoned") for i, images in open_ones]
             return sum(result == 1 for result in commit(connection, lost)) if lost else 0
 

@@ -47,6 +47,11 @@ class Executors:
             recent = executors.c.beat_at >= now(connection) - self._silent
             return set(connection.execute(sa.select(executors.c.id).where(recent)).scalars())
 
+    def forget(self, kept: float = 86_400.0) -> None:
+        """Drop executors silent for `kept` seconds: every container may bring a name of its own."""
+        with write(self._engine) as connection:
+            connection.execute(executors.delete().where(executors.c.beat_at < now(connection) - kept))
+
     def join(self, executor_id: str, on_lost: Callable[[], None]) -> Membership:
         """Take the id and keep its heart beating until `leave`; `on_lost` is called, from the heartbeat's
         thread, should another process take the id all the same (after this one was stopped for long).

@@ -384,6 +384,15 @@ class Jobs:
                 down.append(_down(ident, account, list(history)))
         return down
 
+    def stands_after(self, ident: str, reason: str) -> bool:
+        """Whether the job has taken no step since it was last paused, and that for `reason`."""
+        c = tables.events.c
+        kinds = c.type.in_(("job.step", "job.paused"))
+        newest = select(c.data).where(c.job_id == ident, kinds).order_by(c.seq.desc()).limit(1)
+        with read(self._engine) as connection:
+            data = connection.execute(newest).scalar()
+        return data is not None and data.get("reason") == reason
+
     # ---------------------------------------------------------------- checkpoints and the curve
 
     def state(self, ident: str) -> bytes | None:

@@ -87,6 +87,18 @@ class Crew:
         assert said == "ready\n", worker.communicate()[1]
         return worker
 
+    def engine_rows(self) -> dict[str, int]:
+        """How many rows the engine's tables have."""
+        engine = sa.create_engine(self.engine_url, poolclass=sa.NullPool)
+        schema = "dbos" if engine.dialect.name == "postgresql" else None
+        with engine.connect() as c:
+            return {
+                name: c.execute(
+                    sa.select(sa.func.count()).select_from(sa.table(name, schema=schema))
+                ).scalar_one()
+                for name in ("workflow_status", "operation_outputs", "workflow_input", "workflow_output")
+            }
+
     def finished(self, *job_ids: str) -> bool:
         return all(row.done >= row.goal for row in map(self.get, job_ids))
 
@@ -185,6 +197,23 @@ class RunnerSuite:
         assert crew.runner._executors.alive() == {"w2"}
         second.kill()
         assert "is gone" not in second.communicate()[1]  # handed over, not taken from the dead
+
+    def test_what_ended_long_ago_is_forgotten(self, crew: Crew) -> None:
+        crew.add("job_a", "job_b", goal=4)
+        worker = crew.ready("w", each=2)
+        wait(lambda: crew.finished("job_a", "job_b"))
+        worker.kill()
+        crew.ready("w")
+        crew.add("job_c", goal=10_000)
+        wait(lambda: crew.segments(segments.c.job_id == "job_c"))
+        before = crew.engine_rows()
+        assert crew.runner.forget(60) == 0
+        wait(lambda: crew.runner.forget(0) == 0)
+        after = crew.engine_rows()
+        assert after["workflow_status"] == 1 < before["workflow_status"]  # what runs is kept
+        crew.set("job_a", goal=6)
+        crew.runner.enqueue("job_a")
+        wait(lambda: crew.get("job_a").done == 6)
 
     def test_two_workers_share_jobs(self, crew: Crew) -> None:
         names = [f"job_{n}" for n in range(6)]

@@ -214,6 +214,7 @@ class Crew:
         """I1 to I4 and I7 at the end of a run, and that nothing is left open."""
         self.never_over()
         self._in_every_second()
+        assert self.source.most_at_once <= self.limits.concurrency
         answered = self._answered()
         self._all_stored()
         self._bought_once(answered)

@@ -187,7 +187,14 @@ def test_a_provider_that_is_down_pauses_and_revives(tmp_path: Path, source: Sour
         assert (
             Reviver(team.house.jobs, team.house.runner, team.house.healthy, first=60.0).look() == []
         )  # too soon
-        assert Reviver(team.house.jobs, team.house.runner, team.house.healthy, first=0.0).look() == [job]
+        at_once = Reviver(team.house.jobs, team.house.runner, team.house.healthy, first=0.0)
+        source.fault = lambda n: "free 500"  # healthy to look at, and not so: one request finds out
+        sent = source.requests
+        assert at_once.look() == [job]
+        team.wait([job], 30, "paused")
+        assert (source.requests, team.get(job).status_reason) == (sent + 1, DOWN)
+        source.fault = lambda n: None
+        assert at_once.look() == [job]
         team.wait([job])
         assert team.get(job).status == "succeeded"
 

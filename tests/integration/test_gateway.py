@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 
 import numpy as np
@@ -118,7 +119,72 @@ async def test_requests_at_once_are_bounded_and_a_slow_one_stalls_nobody(house: 
     assert sum(at < done[-1] - 0.3 for at in done) >= 39  # all others were long over when the slow one came
 
 
+async def test_the_account_bounds_requests_over_all_processes(house: House, sqlite_url: str) -> None:
+    """Two ledgers of one database are two processes as far as the rows can tell."""
+    other = House(sqlite_url, house.stub, house.client)
+    house.stub.delay = lambda n: 0.05
+    pixels = images(40)
+    gateways = [at.gateway(concurrency=4, max_batch=1) for at in (house, other)]
+    both = await asyncio.gather(gateways[0].ask(pixels[:20]), gateways[1].ask(pixels[20:]))
+    assert [answers.sent for answers in both] == [20, 20]
+    assert house.stub.most_at_once == 4
+    other.engine.dispose()
+
+
+async def test_what_a_dead_process_had_under_way_counts_until_it_is_given_up(house: House) -> None:
+    for _ in range(2):
+        house.ledger.reserve("job_1", "conn_1", fence=0, images=1, price_micros=PRICE, purpose="predict")
+    asking = asyncio.create_task(house.gateway(concurrency=2).ask(images(2)))
+    await asyncio.sleep(0.5)
+    assert house.stub.requests == 0
+    assert house.ledger.recover_silent(0.4) == 2
+    assert (await asking).sent == 2
+
+
+async def test_learning_leaves_some_of_the_account_to_predictions(house: House) -> None:
+    assert house.gateway(concurrency=16).at_once == 14
+    assert house.gateway(concurrency=16, fence=0).at_once == 16
+    assert house.gateway(concurrency=1).at_once == 1
+
+
+async def test_answers_of_others_may_name_labels_that_are_new_here(house: House, sqlite_url: str) -> None:
+    early = house.gateway()  # knows of no label
+    other = House(sqlite_url, house.stub, house.client)
+    pixels = images(3)
+    await other.gateway().ask(pixels)
+    answers = await early.ask(pixels)
+    assert (answers.labels, answers.sent) == (LABELS, 0)
+    np.testing.assert_array_equal(answers.scores, expected(pixels))
+    other.engine.dispose()
+
+
 # ---------------------------------------------------------------- failures
+
+
+async def test_half_open_one_request_finds_out(house: House) -> None:
+    house.stub.fault = lambda n: "billed 500"
+    gateway = house.gateway(max_batch=1)
+    gateway.trial = True
+    with pytest.raises(Unavailable):
+        await gateway.ask(images(12))
+    assert house.stub.requests == 1
+    house.stub.fault = lambda n: None
+    house.stub.delay = lambda n: 0.05
+    await gateway.ask(images(12))
+    assert house.stub.requests == 13
+    assert house.stub.most_at_once > 1  # closed again by the first answer
+
+
+async def test_a_wait_is_told(house: House) -> None:
+    assert house.gateway().held_until == 0.0
+    gateway = house.gateway(rps=0.5, concurrency=1, max_batch=1)
+    began = time.time()
+    await gateway.ask(images(2))
+    assert began + 1.5 < gateway.held_until < time.time() + 0.1
+    house.stub.fault = lambda n: "throttled 0.2" if n == 2 else None
+    quick = house.gateway(max_batch=1)
+    await quick.ask(images(3, seed=2))
+    assert quick.held_until > began
 
 
 async def test_only_what_failed_is_asked_again(house: House) -> None:
