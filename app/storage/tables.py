@@ -230,6 +230,20 @@ endpoint_versions = Table(
     Column("created_at", Float, nullable=False),
 )
 
+canaries = Table(  # fixed queries on a schedule: do an endpoint's answers move?
+    "canaries",
+    metadata,
+    Column("endpoint_id", String(40), ForeignKey("endpoints.id"), primary_key=True),
+    Column("queries", Integer, nullable=False),
+    Column("every_seconds", Float, nullable=False),
+    Column("tolerance", Float, nullable=False),
+    Column("state", String(10), nullable=False),  # waiting | ok | degraded
+    Column("version", Integer, nullable=False),  # the endpoint's, that the baseline is of
+    Column("baseline", JSON),  # {model_version, answers: one {label: score} per query}; null: not taken yet
+    Column("last", JSON),  # what the last run found
+    Column("next_at", Float, nullable=False),
+)
+
 keys = Table(
     "keys",
     metadata,
