@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 import orjson
+from pybase64 import b64encode
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contracts import Limits, Outcome, Price, ProviderInfo, Reply, ScoreKind, WireReply, WireRequest

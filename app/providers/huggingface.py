@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 import orjson
+from pybase64 import b64encode
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contracts import Limits, Price, ProviderInfo, Reply, ScoreKind, WireReply, WireRequest

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import struct
-from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
@@ -14,6 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 from PIL import Image
+from pybase64 import b64encode
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contracts import Limits, Outcome, Price, ProviderInfo, Reply, ScoreKind, WireReply, WireRequest

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import orjson
+from pybase64 import b64encode
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.contracts import Limits, Price, ProviderInfo, Reply, WireReply, WireRequest

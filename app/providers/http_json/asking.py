@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -12,6 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
 from PIL import Image
+from pybase64 import b64encode
 
 from app.contracts import WireRequest
 from app.errors import BadRequest

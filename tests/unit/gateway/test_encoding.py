@@ -55,16 +55,23 @@ def test_what_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_keys() -> None:
-    image = digest(b"png")
+    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    image = digest(pixels)
     base = key("conn_1", INFO, "v", image)
     assert len(base) == KEY_BYTES
-    assert base == key("conn_1", INFO, "v", digest(b"png"))
+    assert base == key("conn_1", INFO, "v", digest(pixels.copy()))
     others = [
         key("conn_2", INFO, "v", image),
         key("conn_1s", ProviderInfo("p", "cope"), "v", image),
         key("conn_1", INFO, "w", image),
-        key("conn_1", INFO, "v", digest(b"pnh")),
+        key("conn_1", INFO, "v", digest(pixels + np.uint8(1))),
+        key("conn_1", INFO, "v", digest(pixels.reshape(3, 2, 3))),
         key("conn_1", ProviderInfo("p", "scop"), "ev", image),
         key("conn_1", ProviderInfo("p", "scopev"), "", image),
     ]
-    assert len({base, *others}) == 7
+    assert len({base, *others}) == 8
+
+
+def test_a_digest_is_of_pixels_not_of_memory() -> None:
+    image = np.random.default_rng([4]).integers(0, 256, (6, 6, 3), np.uint8)
+    assert digest(image[::-1, ::2]) == digest(image[::-1, ::2].copy())
