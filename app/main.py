@@ -49,6 +49,7 @@ def _lifespan(house: House):
             await asyncio.to_thread(house.watch)
             if house.settings.worker:
                 await asyncio.to_thread(house.launch)
+            house.courier.start()
             yield
             await house.predictor.close()
         finally:

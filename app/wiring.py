@@ -22,10 +22,13 @@ from app.gateway.client import Client
 from app.gateway.query import SERVING, Account, Gateway, RetryPolicy
 from app.gateway.recall import recall
 from app.jobs.bench import Bench, Source
+from app.jobs.canary import Canary
+from app.jobs.courier import Courier
+from app.jobs.probe import probe
 from app.jobs.revive import Reviver
 from app.jobs.run import NOBODY, run_segment
 from app.jobs.runner import DbosRunner
-from app.jobs.serve import Predictor, probe
+from app.jobs.serve import Predictor
 from app.settings import Settings, environment
 from app.storage import database
 from app.storage.answers import Answers
@@ -40,6 +43,7 @@ from app.storage.jobs import Jobs
 from app.storage.keys import Keys
 from app.storage.rate import Rates
 from app.storage.secrets import Vault, key_file
+from app.storage.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +71,8 @@ class House:
         self.idempotency = Idempotency(self.engine, self.vault)
         self.datasets = Datasets(self.engine, self.settings.data_dir / "datasets")
         self.connections = Connections(self.engine, self.vault, environment)
+        self.webhooks = Webhooks(self.engine, self.vault)
+        self.courier = Courier(self.webhooks, allow_private=self.settings.allow_private_hosts)
 
     @cached_property
     def runner(self) -> DbosRunner:
@@ -103,10 +109,16 @@ class House:
         guard.check_url(connection.base_url, self.settings.allow_private_hosts)
         self.provider(connection, secret="")
 
-    async def probe(self, connection_id: str, payer: str | None) -> dict[str, Any]:
-        """One billable query; see `app.jobs.serve.probe`."""
+    async def probe(
+        self, connection_id: str, payer: str | None = None, *, probes: bool = False, repeats: int = 0
+    ) -> dict[str, Any]:
+        """Billable queries, one unless more are asked for; see `app.jobs.probe`."""
         async with self.gateway(connection_id, connection_id, 0, SERVING) as gateway:
-            return await probe(gateway, payer)
+            return await probe(gateway, payer, probes=probes, repeats=repeats)
+
+    def check_webhook(self, url: str) -> None:
+        """Raises BadRequest or Forbidden for an address that this service may not call."""
+        guard.check_url(url, self.settings.allow_private_hosts, param="url", query=True)
 
     def healthy(self, connection_id: str) -> bool:
         """Whether the provider answers a free request; False where it has none. Raises ReprogError."""
@@ -141,10 +153,12 @@ class House:
             endpoints=self.endpoints,
             keys=self.keys,
             audit=Audit(self.engine),
+            webhooks=self.webhooks,
             idempotency=self.idempotency,
             runner=self.runner,
             predictor=self.predictor,
             check_connection=self.check_connection,
+            check_webhook=self.check_webhook,
             probe=self.probe,
             recall=self.recall,
             vault=self.vault,
@@ -207,6 +221,7 @@ class House:
 
         self.runner.launch(work, self._segment_failed)
         Reviver(self.jobs, self.runner, self.healthy, beside=self._upkeep).start(self.runner.stopping)
+        Canary(self.endpoints, self.jobs, self._serving_gateway).start(self.runner.stopping)
 
     def orphaned(self, job_id: str) -> None:
         """The job's worker died: what it was buying is unknown, and free for others to buy. They may wait for
@@ -250,6 +265,7 @@ class House:
         threading.Thread(target=keep, name="upkeep", daemon=True).start()
 
     def close(self) -> None:
+        self.courier.close()
         if "runner" in self.__dict__:
             self.runner.close()
         self._closed.set()

@@ -25,6 +25,7 @@ def run(settings: Settings) -> None:
         signal.signal(name, on_signal)
     try:
         house.launch()
+        house.courier.start()
         log.info("worker %s is up", house.runner.executor_id)
         stop.wait()
     finally:

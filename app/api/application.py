@@ -24,6 +24,7 @@ from app.api import (
     predict,
     problems,
     providers,
+    webhooks,
 )
 from app.api.compat import ROUTERS
 from app.api.deps import Services
@@ -32,7 +33,7 @@ from app.api.idempotency import IdempotencyKeys
 
 _PARTS = (
     providers, connections, datasets, jobs, job_events, job_results, evaluations, artifacts, endpoints,
-    predict, keys, audit, operations,
+    predict, keys, webhooks, audit, operations,
 )  # fmt: skip
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]

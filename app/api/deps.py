@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -21,6 +21,7 @@ from app.storage.idempotency import Idempotency
 from app.storage.jobs import Jobs
 from app.storage.keys import KeyRecord, Keys
 from app.storage.secrets import Vault
+from app.storage.webhooks import Webhooks
 
 
 class EdgeSettings(Protocol):
@@ -52,8 +53,22 @@ class Prediction(Protocol):
 
 
 class Predictor(Protocol):
-    async def predict(self, name: str, files: list[bytes], caller: KeyRecord, /) -> Prediction:
-        """`caller`: the key that is charged too. Raises NotFound, BadRequest, BudgetExhausted, Unusable."""
+    async def reads(self, name: str, /) -> Literal["table", "series", "sequence"] | None:
+        """The records an endpoint takes; None: images. Raises NotFound."""
+        ...
+
+    async def predict(self, name: str, inputs: Sequence[object], caller: KeyRecord, /) -> Prediction:
+        """Encoded images (bytes) or records (JSON values). `caller`: the key that is charged too. Raises
+        NotFound, BadRequest, BudgetExhausted, Unusable."""
+        ...
+
+
+class Probe(Protocol):
+    def __call__(
+        self, connection_id: str, payer: str | None, /, *, probes: bool = False, repeats: int = 0
+    ) -> Awaitable[dict[str, Any]]:
+        """The billable queries of a connection test, on account of key `payer` where one is given: {labels,
+        latency_ms, model_version, score_kind, cost_micros, queries, ...}; see `app.jobs.probe`."""
         ...
 
 
@@ -62,9 +77,8 @@ class Services:
     """Everything behind the edge.
 
     `check_connection` raises BadRequest or Forbidden naming the member that the provider or this service
-    cannot use (unknown provider, missing model field, private host); `probe` sends a connection's one
-    billable test query, on account of a key where one is given, and
-    returns {labels, latency_ms, model_version, score_kind, cost_micros, queries};
+    cannot use (unknown provider, missing model field, private host), `check_webhook`
+    likewise for an address to be told; `probe` tests a connection;
     `recall` looks up, for free, what a connection's model answered to images before; `vault` seals what is
     handed out to be brought back.
     """
@@ -78,11 +92,13 @@ class Services:
     endpoints: Endpoints
     keys: Keys
     audit: Audit
+    webhooks: Webhooks
     idempotency: Idempotency
     runner: JobRunner
     predictor: Predictor
     check_connection: Callable[[ConnectionRecord], None]
-    probe: Callable[[str, str | None], Awaitable[dict[str, Any]]]
+    check_webhook: Callable[[str], None]
+    probe: Probe
     recall: Callable[[str, Images], Answers]
     vault: Vault
 

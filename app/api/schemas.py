@@ -6,12 +6,14 @@ from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.contracts import Limits, Price
 from app.jobs.spec import Money, micros
+from app.storage.events import TYPES as EVENT_TYPES
 from app.storage.keys import SCOPES
+from app.storage.webhooks import matches
 
 Item = TypeVar("Item")
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]  # RFC 3339, UTC
@@ -218,6 +220,17 @@ class Connection(BaseModel):
     created_at: Time
 
 
+class ConnectionTestBody(Body):
+    """Nothing: one billable query. More is sent only where it is asked for."""
+
+    probes: bool = Field(
+        False, description="Two queries more: does the service seem to resize or to re-compress images?"
+    )
+    repeats: Annotated[
+        int, Field(ge=0, le=20, description="The same image again, past the cache: do answers vary?")
+    ] = 0
+
+
 class ConnectionTest(BaseModel):
     model_config = ConfigDict(extra="allow")
 
@@ -226,6 +239,13 @@ class ConnectionTest(BaseModel):
     labels: list[str]
     latency_ms: float
     model_version: str | None
+    score_kind: str = Field(description="As the connection says.")
+    score_kind_measured: str | None = Field(None, description="As the answer looks.")
+    truncated: bool | None = Field(None, description="Whether the answer leaves labels out.")
+    decimals: int | None = Field(None, description="Of the scores; null: full precision.")
+    clock_skew_seconds: int | None = Field(None, description="How far the service's clock is ahead of ours.")
+    seems_to_resize: bool | None = Field(None, description="With `probes`; null: cannot be told.")
+    seems_to_recompress: bool | None = Field(None, description="With `probes`; null: cannot be told.")
 
 
 class Labels(BaseModel):
@@ -401,6 +421,9 @@ class Curve(BaseModel):
     job_id: str
     x: Literal["queries", "cost", "time"]
     data: list[MetricPoint]
+    forecast: Annotated[
+        list[dict[str, Any]] | None, Field(description="What more queries would buy; null: too early.")
+    ]
 
 
 # ---------------------------------------------------------------- endpoints
@@ -421,12 +444,38 @@ class EndpointBody(Body):
     limits: EndpointLimits | None = None
 
 
+class CanaryBody(Body):
+    """Fixed queries on a schedule; the endpoint is `degraded` while the answers differ from the first ones.
+    Setting it takes these anew."""
+
+    queries: Annotated[int, Field(ge=1, le=128, description="In each run.")] = 4
+    every_seconds: Annotated[float, Field(ge=1, le=31_536_000, allow_inf_nan=False)] = 3600
+    budget: Money | None = Field(None, description="Most that all its runs may cost; null: no cap.")
+    tolerance: Annotated[
+        float, Field(gt=0, le=1, description="Largest change of a score, as a share of its range.")
+    ] = 0.02
+
+
 class EndpointPatch(Body):
-    """Members that are given are changed; `version` rolls back (or forward)."""
+    """Members that are given are changed; `version` rolls back (or forward); `canary` null takes it away."""
 
     version: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     enabled: bool | None = None
     limits: EndpointLimits | None = None
+    canary: CanaryBody | None = None
+
+
+class CanaryView(BaseModel):
+    state: Literal["waiting", "ok", "degraded"]
+    queries: int
+    every_seconds: float
+    tolerance: float
+    budget: Money | None
+    cost: CostView
+    last: dict[str, Any] | None = Field(
+        description="The last run: at, moved, queries, model_version; or error."
+    )
+    next_at: Time
 
 
 class VersionView(BaseModel):
@@ -444,6 +493,8 @@ class EndpointView(BaseModel):
     name: str
     version: int
     enabled: bool
+    status: Literal["ok", "degraded", "disabled"] = Field(description="`degraded`: its canary says so.")
+    canary: CanaryView | None
     job_id: str
     checkpoint_id: str
     connection_id: str
@@ -457,15 +508,39 @@ class PredictParameters(Body):
     top_k: Annotated[int, Field(ge=1, le=100_000)] | None = None
 
 
+_CELL: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
+_ROW = {"type": "object", "additionalProperties": _CELL}
+_INPUTS: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string"},
+        _ROW,
+        {
+            "type": "array",
+            "minItems": 1,
+            "items": {"anyOf": [_CELL, _ROW, {"type": "array", "items": _CELL}]},
+        },
+    ]
+}
+
+
 class PredictBody(Body):
-    """`inputs`: one image or up to 32, each base64 (a `data:...;base64,` prefix is dropped)."""
+    """`inputs`: one image or up to 32, each base64 (a `data:...;base64,` prefix is dropped); or one record
+    or up to 32, as the endpoint's data set has them: a row (object by column, or list), a series (list of
+    numbers) or a sequence (text). null is a missing cell or value."""
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"inputs": "iVBORw0KGgo...", "parameters": {"top_k": 3}}]},
+        json_schema_extra={
+            "examples": [
+                {"inputs": "iVBORw0KGgo...", "parameters": {"top_k": 3}},
+                {"inputs": [{"age": 61, "smoker": "yes"}]},
+                {"inputs": [[0.1, 0.4, None, 0.2]]},
+                {"inputs": ["ACGTTGCA"]},
+            ]
+        },
     )
 
-    inputs: str | Annotated[list[str], Field(min_length=1, max_length=32)]
+    inputs: Annotated[Any, Field(json_schema_extra=_INPUTS)]
     parameters: Annotated[PredictParameters, Field(default_factory=PredictParameters)]
 
 
@@ -518,6 +593,66 @@ class KeyView(BaseModel):
 
 class NewKey(KeyView):
     key: str = Field(description="Shown this once.")
+
+
+def _known(pattern: str) -> str:
+    if not any(matches(pattern, type) for type in EVENT_TYPES):
+        raise ValueError(f"is no event; there are {', '.join(EVENT_TYPES)}, and `*` at the end of a pattern")
+    return pattern
+
+
+EventPattern = Annotated[
+    str, Field(max_length=40, pattern=r"^[a-z_.]*\*?$", examples=["job.*"]), AfterValidator(_known)
+]
+EventPatterns = Annotated[
+    list[EventPattern],
+    Field(min_length=1, max_length=20, description="Types of `GET /v1/jobs/{id}/events`, or `job.*`."),
+]
+_ENDINGS = ["job.succeeded", "job.failed", "job.cancelled", "job.paused"]
+
+
+class WebhookBody(Body):
+    url: Annotated[Url, AfterValidator(_http_url)]
+    name: Annotated[str, Field(max_length=200)] = ""
+    events: EventPatterns = Field(default=_ENDINGS)
+
+
+class WebhookPatch(Body):
+    """Members that are given are changed."""
+
+    url: Annotated[Url, AfterValidator(_http_url)] | None = None
+    name: Annotated[str, Field(max_length=200)] | None = None
+    events: EventPatterns | None = None
+    enabled: bool | None = None
+
+
+class WebhookView(BaseModel):
+    id: str
+    object: Literal["webhook"] = "webhook"
+    name: str
+    url: str
+    events: list[str]
+    enabled: bool
+    created_at: Time
+
+
+class NewWebhook(WebhookView):
+    secret: str = Field(description="`whsec_...`, shown this once.")
+
+
+class DeliveryView(BaseModel):
+    id: str = Field(description="The message's own, in the `webhook-id` header.")
+    object: Literal["webhook.delivery"] = "webhook.delivery"
+    webhook_id: str
+    type: str
+    data: dict[str, Any]
+    status: Literal["pending", "delivered", "failed"]
+    attempts: int
+    http_status: int | None
+    error: str | None
+    created_at: Time
+    next_at: Time | None
+    done_at: Time | None
 
 
 class AuditView(BaseModel):

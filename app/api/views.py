@@ -13,12 +13,14 @@ from app.jobs.spec import JobSpec, Money, amount
 from app.reprogramming.metrics import wilson
 from app.storage.audit import AuditLine
 from app.storage.budget import Attempt
+from app.storage.canaries import CanaryRecord, scope
 from app.storage.connections import ConnectionRecord
 from app.storage.datasets import DatasetRecord
 from app.storage.endpoints import EndpointRecord, VersionRecord
 from app.storage.events import Event
 from app.storage.jobs import JobRecord
 from app.storage.keys import KeyRecord
+from app.storage.webhooks import Delivery, WebhookRecord
 
 _NOTHING = Cost(0, 0, None, 0, 0, None)
 _NO_PROGRESS = {
@@ -117,8 +119,8 @@ def dataset(record: DatasetRecord, *, report: bool = True) -> dict[str, Any]:
 
 
 _JOB_LINKS = (
-    "events", "metrics", "queries", "checkpoints", "evaluations", "mapping", "samples", "artifact", "pause", "resume",
-    "cancel", "clone",
+    "events", "metrics", "queries", "checkpoints", "evaluations", "mapping", "samples", "artifact", "pause",
+    "resume", "cancel", "clone",
 )  # fmt: skip
 
 
@@ -188,11 +190,15 @@ def attempt(line: Attempt, currency: str) -> dict[str, Any]:
 
 def endpoint(wired: Services, record: EndpointRecord, currency: str) -> dict[str, Any]:
     here, found = f"/v1/endpoints/{record.name}", spending(wired, record.id)
+    watch = wired.endpoints.canaries.get(record.id)
+    degraded = watch is not None and watch.state == "degraded"
     return {
         "id": record.id,
         "name": record.name,
         "version": record.version,
         "enabled": record.enabled,
+        "status": "disabled" if not record.enabled else "degraded" if degraded else "ok",
+        "canary": None if watch is None else canary(wired, watch, currency),
         "job_id": record.live.job_id,
         "checkpoint_id": record.live.checkpoint_id,
         "connection_id": record.live.connection_id,
@@ -203,6 +209,20 @@ def endpoint(wired: Services, record: EndpointRecord, currency: str) -> dict[str
         "cost": cost(found, currency),
         "created_at": rfc3339(record.created_at),
         "links": {"self": here, "predict": f"{here}/predict", "versions": f"{here}/versions"},
+    }
+
+
+def canary(wired: Services, record: CanaryRecord, currency: str) -> dict[str, Any]:
+    found = spending(wired, scope(record.endpoint_id))
+    return {
+        "state": record.state,
+        "queries": record.queries,
+        "every_seconds": record.every_seconds,
+        "tolerance": record.tolerance,
+        "budget": None if found.cap is None else money(found.cap, currency),
+        "cost": cost(found, currency),
+        "last": record.last,
+        "next_at": rfc3339(record.next_at),
     }
 
 
@@ -231,6 +251,22 @@ def key(wired: Services, record: KeyRecord) -> dict[str, Any]:
         "created_at": rfc3339(record.created_at),
         "last_used_at": when(record.last_used_at),
         "revoked_at": when(record.revoked_at),
+    }
+
+
+def webhook(record: WebhookRecord) -> dict[str, Any]:
+    same = ("id", "name", "url", "enabled")
+    shown: dict[str, Any] = {name: getattr(record, name) for name in same}
+    return shown | {"events": list(record.events), "created_at": rfc3339(record.created_at)}
+
+
+def delivery(record: Delivery) -> dict[str, Any]:
+    same = ("id", "webhook_id", "type", "status", "attempts", "http_status", "error")
+    return {name: getattr(record, name) for name in same} | {
+        "data": record.payload,
+        "created_at": rfc3339(record.created_at),
+        "next_at": rfc3339(record.next_at) if record.status == "pending" else None,
+        "done_at": when(record.done_at),
     }
 
 

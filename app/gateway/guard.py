@@ -25,22 +25,22 @@ class PrivateAddress(OSError):
     """A connection to a private address was refused before it was dialled."""
 
 
-def check_url(url: str, allow_private: bool, *, param: str = "base_url") -> None:
+def check_url(url: str, allow_private: bool, *, param: str = "base_url", query: bool = False) -> None:
     """Raises BadRequest for what is no plain http(s) URL, Forbidden (`private_host`) for a host that is, or
     resolves to, a private address. Resolves the name: call it in a thread. A name that does not resolve
-    passes; connecting to it will fail."""
+    passes; connecting to it will fail. `query`: a query is allowed."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise BadRequest(f"{url!r} is not a URL: {error}", param=param) from error
     if parts.scheme not in ("http", "https") or not host:
-        raise BadRequest("A provider's URL starts with https:// or http:// and a host.", param=param)
-    if parts.username is not None or parts.query or parts.fragment:
+        raise BadRequest("The URL starts with https:// or http:// and a host.", param=param)
+    if parts.username is not None or (parts.query and not query) or parts.fragment:
         raise BadRequest(
-            "A provider's URL holds no user name, query or fragment.",
+            f"The URL holds no user name,{'' if query else ' query'} or fragment.",
             param=param,
-            hint="The key belongs in `secret`.",
+            hint=None if query else "The key belongs in `secret`.",
         )
     if allow_private:
         return

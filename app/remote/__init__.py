@@ -18,6 +18,7 @@ GROUPS: dict[str, typer.Typer] = {
     "jobs": jobs.group,
     "endpoints": endpoints.group,
     "keys": accounts.keys,
+    "webhooks": records.webhooks,
     "audit": records.audit,
     "service": service.group,
 }

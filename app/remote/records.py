@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.remote.client import After, Json, Limit, call, show
+from app.remote.client import After, Json, Limit, call, patch, resource, show
 
 audit = typer.Typer(no_args_is_help=True, help="Who changed and spent what.")
 
@@ -31,3 +31,60 @@ def audit_list(
         return
     found = call("GET", "/v1/audit", params=asked | {"limit": limit, "after": after})
     show(found.json(), as_json, _LINE)
+
+
+_HOOK = ("id", "name", "url", "events", "enabled")
+_DELIVERY = ("id", "type", "status", "attempts", "http_status", "error", "created_at")
+
+webhooks = resource("webhooks", _HOOK)
+
+Events = Annotated[
+    list[str] | None, typer.Option("--event", help="job.succeeded, job.* ...; may be repeated.")
+]
+
+
+@webhooks.command("create")
+def webhook_create(url: str, name: str = "", event: Events = None, as_json: Json = False) -> None:
+    """Tell URL what happens to jobs. The secret is shown this once."""
+    body = {"url": url, "name": name} | ({"events": event} if event else {})
+    show(call("POST", "/v1/webhooks", json=body).json(), as_json, ("id", "url", "events", "secret"))
+
+
+@webhooks.command("update")
+def webhook_update(
+    ident: str,
+    url: str | None = None,
+    name: str | None = None,
+    event: Events = None,
+    enabled: Annotated[bool | None, typer.Option("--on/--off", help="Send, or let it wait.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Another address, name or filter; on or off."""
+    body = patch(None, url=url, name=name, events=event or None, enabled=enabled)
+    show(call("PATCH", f"/v1/webhooks/{ident}", json=body).json(), as_json, _HOOK)
+
+
+@webhooks.command("test")
+def webhook_test(ident: str, as_json: Json = False) -> None:
+    """Send a test message and say what came of it."""
+    show(call("POST", f"/v1/webhooks/{ident}/test").json(), as_json, _DELIVERY)
+
+
+@webhooks.command("deliveries")
+def webhook_deliveries(
+    ident: str,
+    limit: Limit = 20,
+    after: After = None,
+    status: Annotated[str | None, typer.Option(help="pending, delivered or failed.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What was sent, newest first."""
+    asked = {"limit": limit, "after": after, "status": status}
+    show(call("GET", f"/v1/webhooks/{ident}/deliveries", params=asked).json(), as_json, _DELIVERY)
+
+
+@webhooks.command("redeliver")
+def webhook_redeliver(ident: str, delivery: str, as_json: Json = False) -> None:
+    """Send a delivery once more, under its old id."""
+    answer = call("POST", f"/v1/webhooks/{ident}/deliveries/{delivery}/redeliver")
+    show(answer.json(), as_json, _DELIVERY)

@@ -7,9 +7,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, func, insert, select
 
-from app.storage import tables
+from app.storage import tables, webhooks
 from app.storage.database import now, read
 
+#: Every type there is.
+TYPES = (
+    "job.created", "job.started", "job.step", "job.checkpoint", "job.evaluated", "job.images_left_out",
+    "job.changed", "job.paused", "job.resumed", "job.continued", "job.cancelling", "job.published",
+    "job.imported", "job.succeeded", "job.failed", "job.cancelled", "job.warning", "job.expectation", "endpoint.degraded",
+    "endpoint.recovered",
+)  # fmt: skip
 _events = tables.events
 
 
@@ -23,12 +30,13 @@ class Event:
 
 
 def append(connection: Connection, job_id: str, type: str, data: dict[str, Any]) -> int:
-    """Add an event and return its number. The caller's transaction holds the job's row already (it has
-    written it), which keeps two writers from taking the same number."""
+    """Add an event, for webhooks too, and return its number. The caller's transaction holds the job's row
+    already (it has written it), which keeps two writers from taking the same number."""
     c = _events.c
     last = connection.execute(select(func.max(c.seq)).where(c.job_id == job_id)).scalar() or 0
     row = {"job_id": job_id, "seq": last + 1, "type": type, "data": data, "created_at": now(connection)}
     connection.execute(insert(_events).values(row))
+    webhooks.tell(connection, type, {"job_id": job_id, "seq": last + 1, **data})
     return last + 1
 
 

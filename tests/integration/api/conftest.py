@@ -13,6 +13,7 @@ from api_house import FakePredictor, House, Runner, check_connection, probe
 from app.api.application import create_app
 from app.api.deps import Services
 from app.gateway.account import Answers
+from app.gateway.guard import check_url
 from app.storage import database
 from app.storage.audit import Audit
 from app.storage.budget import Ledger
@@ -23,6 +24,7 @@ from app.storage.idempotency import Idempotency
 from app.storage.jobs import Jobs
 from app.storage.keys import Keys
 from app.storage.secrets import Vault
+from app.storage.webhooks import Webhooks
 
 
 @pytest.fixture
@@ -55,6 +57,8 @@ def make_house(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable
             endpoints=endpoints,
             keys=Keys(engine),
             audit=Audit(engine),
+            webhooks=Webhooks(engine, vault),
+            check_webhook=lambda url: check_url(url, True, param="url", query=True),
             idempotency=Idempotency(engine, vault),
             runner=runner,
             predictor=predictor,
