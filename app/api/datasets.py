@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator
+import zipfile
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 
 from app.api import auth, views
 from app.api.deps import Services, Wired
@@ -21,21 +25,28 @@ from app.api.schemas import DatasetItem, DatasetView, Page
 from app.errors import BadRequest, UnsupportedType
 from app.jobs import dataset as images
 from app.jobs.dataset import FORMATS
+from app.jobs.inspection import FAULTS
 
 _RAW = {
     "", "application/zip", "application/x-zip-compressed", "application/x-zip", "application/x-npz",
     "application/octet-stream", "application/x-tar", "application/gzip", "application/x-gzip",
-    "application/x-compressed-tar", "application/tar", "application/vnd.apache.parquet",
+    "application/x-compressed-tar", "application/tar", "application/vnd.apache.parquet", "text/csv",
+    "text/plain", "text/tab-separated-values", "application/csv", "application/vnd.ms-excel",
 }  # fmt: skip
+MOST_FILES = 1000  # of one form
 _BATCH = 500  # items looked at between two looks at the filter
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], responses=declared())
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_FILE = {"type": "string", "format": "binary"}
+_BINARY = {"schema": _FILE}
 _FORM = {
     "schema": {
         "type": "object",
         "required": ["file"],
-        "properties": {"file": {"type": "string", "format": "binary"}},
+        "properties": {
+            "file": {"oneOf": [_FILE, {"type": "array", "items": _FILE}]},
+            "label": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+        },
     }
 }
 _UPLOAD = {
@@ -45,6 +56,7 @@ _UPLOAD = {
             "application/zip": _BINARY,
             "application/x-npz": _BINARY,
             "application/octet-stream": _BINARY,
+            "text/csv": {"schema": {"type": "string"}},
             "multipart/form-data": _FORM,
         },
     }
@@ -63,23 +75,37 @@ async def upload_dataset(
     ] = None,
     format: Annotated[str, Query(max_length=40, description="`auto` goes by the bytes.")] = "auto",
     seed: Annotated[int, Query(ge=0, le=2**31 - 1, description="Of the splits that are made.")] = 0,
+    allow: Annotated[
+        str,
+        Query(max_length=100, description="Faults to go on with, comma-separated: `leaks`, `two_labels`."),
+    ] = "",
+    label_column: Annotated[
+        str | None, Query(max_length=200, description="Of a table or parquet file; absent: `label`, `class`.")
+    ] = None,
 ) -> dict[str, Any]:
-    """Upload a zip (folder per class, imagefolder, CSV manifest) or an npz (MedMNIST), as the raw body or as
-    `file` of a form. The report says what became of every file."""
+    """Upload a zip or tar (folder per class, imagefolder, CSV manifest), an npz (MedMNIST), parquet, or text
+    without pictures (rows, series, sequences), as the raw body or as `file` of a form; or single images, a
+    `file` each, with a `label` each or in folders. The report says what became of every file."""
     if format not in FORMATS:
         raise BadRequest(
             f"There is no format {format!r}.", param="format", hint=f"One of: {', '.join(FORMATS)}."
         )
+    faults = [word.strip() for word in allow.split(",") if word.strip()]
+    if unknown := set(faults) - set(FAULTS):
+        raise BadRequest(
+            f"There is no fault {min(unknown)!r}.", param="allow", hint=f"Any of: {', '.join(FAULTS)}."
+        )
     async with _spooled(request, wired) as (path, filename):
         title = name or Path(filename).stem[:200] or "data set"
-        created = await asyncio.to_thread(_ingest, wired, path, format, seed, title)
+        read = partial(images.ingest, path, format, seed=seed, allow=faults, label_column=label_column)
+        created = await asyncio.to_thread(_ingest, wired, read, seed, title)
     response.headers["Location"] = f"/v1/datasets/{created['id']}"
     return created
 
 
-def _ingest(wired: Services, path: Path, format: str, seed: int, name: str) -> dict[str, Any]:
+def _ingest(wired: Services, read: Callable[..., images.Ingested], seed: int, name: str) -> dict[str, Any]:
     ident, folder = wired.datasets.reserve()
-    taken = images.ingest(path, format, folder, seed)
+    taken = read(target=folder)
     try:
         record = wired.datasets.create(
             ident,
@@ -103,23 +129,14 @@ async def _spooled(request: Request, wired: Services) -> AsyncGenerator[tuple[Pa
     if kind not in _RAW and kind != "multipart/form-data":
         raise UnsupportedType(
             f"A data set cannot be read from {kind}.",
-            hint="Send application/zip or application/x-npz, or a form with the member `file`.",
+            hint="Send application/zip, application/x-npz or text/csv, or a form with the member `file`.",
         )
     uploads = wired.settings.data_dir / "uploads"
     await asyncio.to_thread(uploads.mkdir, parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=uploads, prefix="upload-") as file:
         if kind == "multipart/form-data":
-            async with request.form(max_files=1, max_fields=4) as form:
-                upload = form.get("file")
-                if not isinstance(upload, UploadFile):
-                    raise BadRequest(
-                        "The form has no file.",
-                        code="missing_field",
-                        param="file",
-                        hint="curl -F file=@images.zip",
-                    )
-                await asyncio.to_thread(shutil.copyfileobj, upload.file, file)
-                filename = upload.filename or ""
+            async with request.form(max_files=MOST_FILES, max_fields=MOST_FILES) as form:
+                filename = await asyncio.to_thread(_from_form, form, file)
         else:
             async for chunk in request.stream():
                 await asyncio.to_thread(file.write, chunk)
@@ -130,6 +147,38 @@ async def _spooled(request: Request, wired: Services) -> AsyncGenerator[tuple[Pa
                 "The upload is empty.", code="empty_body", hint="curl --data-binary @images.zip sends a file."
             )
         yield Path(file.name), filename
+
+
+def _from_form(form: FormData, out: IO[bytes]) -> str:
+    """Write the form's one file as it is, or several images as a zip with a manifest of `label`s; without
+    these the folders in their names are the labels. Returns a name. Raises BadRequest."""
+    files = [value for value in form.getlist("file") if isinstance(value, UploadFile)]
+    labels = [value for value in form.getlist("label") if isinstance(value, str)]
+    if not files:
+        raise BadRequest(
+            "The form has no file.", code="missing_field", param="file", hint="curl -F file=@images.zip"
+        )
+    if len(files) == 1 and not labels:
+        shutil.copyfileobj(files[0].file, out)
+        return files[0].filename or ""
+    if labels and len(labels) != len(files):
+        raise BadRequest(
+            f"The form has {len(files)} files and {len(labels)} labels.",
+            param="label",
+            hint="Send one `label` for each `file`, in the same order.",
+        )
+    rows = [["path", "label"]]
+    with zipfile.ZipFile(out, "w") as archive:
+        for n, file in enumerate(files):
+            path = f"{n}-{Path(file.filename or 'image').name}" if labels else file.filename or str(n)
+            with archive.open(zipfile.ZipInfo(path), "w") as entry:
+                shutil.copyfileobj(file.file, entry)
+            rows.append([path, labels[n] if labels else ""])
+        if labels:
+            manifest = io.StringIO(newline="")
+            csv.writer(manifest).writerows(rows)
+            archive.writestr("labels.csv", manifest.getvalue())
+    return ""
 
 
 @router.get("", response_model=Page[DatasetView], dependencies=[auth.needs("read")])

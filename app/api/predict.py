@@ -6,7 +6,8 @@ import base64
 import binascii
 import re
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import orjson
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from app.api import auth
-from app.api.deps import Prediction, Wired
+from app.api.deps import Prediction, Services, Wired
 from app.api.problems import declared, translate
 from app.api.schemas import LabelScore, PredictBody
 from app.errors import BadRequest, ReprogError, UnsupportedType
@@ -67,10 +68,11 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
     },
 )
 async def predict(name: str, request: Request, wired: Wired) -> Response:
-    """One image (raw bytes, or base64 in JSON) gives one list, best label first; several give a list each."""
+    """One image (raw bytes, or base64 in JSON) gives one list, best label first; several give a list each. An
+    endpoint of rows, series or sequences takes them as they are in JSON."""
     started = time.perf_counter()
-    files, single, top_k = await read_images(request)
-    found = await wired.predictor.predict(name, files, auth.caller_of(request))
+    inputs, single, top_k = await read_inputs(request, wired, name)
+    found = await wired.predictor.predict(name, inputs, auth.caller_of(request))
     lists = [ranked(found.labels, row, top_k) for row in found.scores]
     headers = cost_headers(found, time.perf_counter() - started)
     return Response(orjson.dumps(lists[0] if single else lists), 200, headers, "application/json")
@@ -93,14 +95,17 @@ def cost_headers(found: Prediction, seconds: float) -> dict[str, str]:
     return headers | ({"X-Cost-USD": cost} if found.currency == "USD" else {})
 
 
-async def read_images(request: Request) -> tuple[list[bytes], bool, int | None]:
-    """(encoded images, whether one list is the answer, top_k). Raises BadRequest, UnsupportedType."""
+async def read_inputs(
+    request: Request, wired: Services, name: str
+) -> tuple[Sequence[object], bool, int | None]:
+    """(encoded images or records, whether one list is the answer, top_k). Raises BadRequest,
+    UnsupportedType."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _form(request), False, None
     body = await request.body()
     if kind == "application/json" or kind.endswith("+json"):
-        return _json(body)
+        return await _json(body, wired, name)
     if kind in _RAW or kind.startswith("image/"):
         if not body:
             raise BadRequest(
@@ -113,15 +118,29 @@ async def read_images(request: Request) -> tuple[list[bytes], bool, int | None]:
     )
 
 
-def _json(body: bytes) -> tuple[list[bytes], bool, int | None]:
+async def _json(body: bytes, wired: Services, name: str) -> tuple[Sequence[object], bool, int | None]:
     try:
         asked = PredictBody.model_validate_json(body)
     except ValidationError as error:
         raise _refusal(error) from error
-    texts = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
-    single = isinstance(asked.inputs, str)
-    files = [_decode(text, "inputs" if single else f"inputs.{i}") for i, text in enumerate(texts)]
-    return files, single, asked.parameters.top_k
+    kind = await wired.predictor.reads(name)
+    values, single = _several(asked.inputs, kind)
+    if not 1 <= len(values) <= MOST_FILES:
+        raise BadRequest(
+            f"There are {len(values)} inputs.", param="inputs", hint=f"1 to {MOST_FILES} at once."
+        )
+    if kind is None:
+        values = [_decode(value, "inputs" if single else f"inputs.{i}") for i, value in enumerate(values)]
+    return values, single, asked.parameters.top_k
+
+
+def _several(inputs: object, kind: str | None) -> tuple[list[object], bool]:
+    """Inputs as a list, and whether it was one alone: a text, an object, or a list of plain cells."""
+    if not isinstance(inputs, list):
+        return [inputs], True
+    values = cast("list[object]", inputs)
+    cells = bool(values) and not any(isinstance(value, list | dict) for value in values)
+    return ([values], True) if cells and kind in ("table", "series") else (values, False)
 
 
 def _refusal(error: ValidationError) -> ReprogError:
@@ -134,8 +153,10 @@ def _tag(part: int | str) -> bool:
     return isinstance(part, str) and (part == "str" or part.startswith("list["))
 
 
-def _decode(text: str, param: str) -> bytes:
+def _decode(text: object, param: str) -> bytes:
     """Base64, standard or URL-safe, with or without padding, whitespace and a `data:...;base64,` prefix."""
+    if not isinstance(text, str):
+        raise BadRequest("It is no text.", param=param, hint="This endpoint takes images: send base64.")
     found = _DATA_URL.match(text)
     if text[:5].lower() == "data:" and found is None:
         raise BadRequest(

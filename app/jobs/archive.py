@@ -21,7 +21,7 @@ from typing import IO, Literal, get_args
 
 from app.errors import BadRequest, TooLarge, UnsupportedType
 
-Kind = Literal["zip", "tar", "npz"]
+Kind = Literal["zip", "tar", "npz", "parquet", "text"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MIB = 2**20
@@ -48,6 +48,7 @@ class IngestLimits:
     free_bytes: int = 256 * MIB
     table_bytes: int = 16 * MIB  # all label tables together
     pixels: int = 50_000_000  # per image, known from its header
+    text_bytes: int = 64 * MIB  # a table, series or sequences
     longest_side: int = 1024  # pixels; larger images are shrunk to it
 
 
@@ -106,10 +107,31 @@ def sniff(source: Path, limits: IngestLimits) -> Kind:
         return "npz" if names and all(name.endswith(".npy") for name in names) else "zip"
     if start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar":
         return "tar"
+    if start[:4] == b"PAR1":
+        return "parquet"
+    if start and _is_text(start):
+        return "text"
     raise UnsupportedType(
-        "The upload is neither a zip, a tar, a tar.gz nor an npz." if start else "The upload is empty.",
-        hint="Send a zip with one folder of images per class, or a MedMNIST-style .npz.",
+        "The upload is none of zip, tar, tar.gz, npz, parquet and text." if start else "The upload is empty.",
+        hint="Send a zip with one folder of images per class, a MedMNIST-style .npz, or a CSV with a header.",
     )
+
+
+def _is_text(start: bytes) -> bool:
+    """UTF-8 without control characters; the last character may be cut."""
+    try:
+        text = start.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(start) - 3:
+            return False
+        text = start[: error.start].decode()
+    return all(mark.isprintable() or mark in "\t\r\n\ufeff" for mark in text)
+
+
+def zip_paths(source: Path) -> list[str]:
+    """Names of its files, as they stand. Raises BadRequest `unreadable_archive`."""
+    with open_zip(source) as archive:
+        return [name for name in archive.namelist() if not name.endswith("/")]
 
 
 def members(source: Path, kind: Literal["zip", "tar"], limits: IngestLimits) -> Iterator[Member]:

@@ -8,7 +8,7 @@ import shutil
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,10 @@ from app.errors import BadRequest, Conflict, NotFound, Unusable
 from app.jobs import pack
 from app.jobs.archive import LIMITS, IngestLimits
 from app.jobs.inspection import inspect
-from app.jobs.intake import FORMATS, Files, take_in
+from app.jobs.intake import FORMATS, Files, encode, take_in
 from app.jobs.pack import Item
 from app.jobs.splits import SPLITS, assign, clusters
+from app.reprogramming.encoder import Encoder
 
 __all__ = ["FORMATS", "LIMITS", "Dataset", "IngestLimits", "Ingested", "ingest", "item_png", "items", "load"]
 
@@ -57,6 +58,8 @@ class Dataset:
     classes: tuple[str, ...]
     groups: dict[Split, NDArray[np.intp]] | None
     canonical: tuple[int, int]
+    encoder: Encoder | None = None  # drew the images from records
+    features: dict[Split, NDArray[np.float64]] | None = None  # (n, F) of the records
 
 
 # ---------------------------------------------------------------- reading what was stored
@@ -82,12 +85,15 @@ def load(folder: Path, *, max_side: int) -> Dataset:
         keys = [item.group or f"\0{i}" for i, item in enumerate(listed)]  # without one: alone
         codes = np.unique(np.array(keys), return_inverse=True)[1].astype(np.intp)
         groups = {split: codes[span] for split, span in spans.items()}
+    rows = pack.features(folder)
     return Dataset(
         images={split: pixels[span] for split, span in spans.items()},
         labels={split: labels[span] for split, span in spans.items()},
         classes=names,
         groups=groups,
         canonical=canonical,
+        encoder=pack.encoder(folder),
+        features=None if rows is None else {split: rows[span] for split, span in spans.items()},
     )
 
 
@@ -111,10 +117,14 @@ def canonical_size(sizes: Sequence[tuple[int, int]], max_side: int) -> tuple[int
 
 
 def items(folder: Path, offset: int, limit: int) -> list[dict[str, Any]]:
-    """{n, file, label, split, width, height, sha256} of items offset, offset + 1, ... Raises NotFound."""
+    """{n, file, label, split, width, height, sha256} of items offset, offset + 1, ...; `input` where they are
+    records. Raises NotFound."""
     shown = ("file", "label", "split", "width", "height", "sha256")
     found = enumerate(pack.items(folder, offset, limit), offset)
-    return [{"n": n} | {name: getattr(item, name) for name in shown} for n, item in found]
+    listed = [{"n": n} | {name: getattr(item, name) for name in shown} for n, item in found]
+    for row, record in zip(listed, pack.records(folder, offset, limit), strict=False):
+        row["input"] = record
+    return listed
 
 
 def item_png(folder: Path, n: int) -> bytes:
@@ -127,25 +137,40 @@ def item_png(folder: Path, n: int) -> bytes:
 # ---------------------------------------------------------------- taking in an upload
 
 
-def ingest(source: Path, format: str, target: Path, seed: int, *, limits: IngestLimits = LIMITS) -> Ingested:
+def ingest(
+    source: Path,
+    format: str,
+    target: Path,
+    seed: int,
+    *,
+    allow: Collection[str] = (),
+    label_column: str | None = None,
+    limits: IngestLimits = LIMITS,
+) -> Ingested:
     """Read the upload in file `source` into the new folder `target`; a failure leaves nothing there.
 
     `format` is one of FORMATS; `auto` goes by the bytes. Splits that are not given are made from `seed`:
-    60 / 20 / 20, or 20 % of train when only train and one other were given. Raises BadRequest
-    (`ambiguous_labels`, `too_few_classes`, `too_few_images`, `empty_dataset`, `unsafe_archive`,
-    `unreadable_archive`, `unreadable_table`, `label_table_missing`, `invalid_npz`), TooLarge
-    (`archive_bomb`, `image_too_large`), UnsupportedType, Conflict, and Unusable when the disk refuses.
+    60 / 20 / 20, or 20 % of train when only train and one other were given. `allow` names the faults that are
+    taken as they are (inspection.FAULTS); `label_column` the label of a table whose header does not.
+
+    Raises BadRequest (`ambiguous_format`, `ambiguous_labels`, `contradictory_labels`, `empty_dataset`,
+    `extra_missing`, `invalid_npz`, `label_column_missing`, `label_table_missing`, `leaks_between_splits`,
+    `too_few_classes`, `too_few_images`, `unreadable_archive`, `unreadable_table`, `unsafe_archive`,
+    `wrong_shape`), TooLarge (`archive_bomb`, `image_too_large`), UnsupportedType, Conflict, and Unusable when
+    the disk refuses.
     """
     if target.exists():
         raise Conflict("The data set's folder exists already.")
     with _workplace(target) as work:
-        files = take_in(source, format, work / RAW, limits)
+        files = take_in(source, format, work / RAW, limits, label_column)
         if not files.items:
             raise _empty(files)
         names = _class_names(files)
         splits_note = _split(files, names, seed)
         files.items.sort(key=lambda item: _canonical_order(item, names))
-        result = _summary(files, names, splits_note)
+        if files.records:
+            encode(files, work / RAW)
+        result = _summary(files, names, splits_note, allow)
         pack.write(work, work / RAW, files.items, names)
         (work / RAW).unlink()
         work.rename(target)
@@ -258,11 +283,11 @@ def _refuse_untrained(pool: Sequence[Item], names: tuple[str, ...]) -> None:
         )
 
 
-def _summary(files: Files, names: tuple[str, ...], splits_note: str) -> Ingested:
+def _summary(files: Files, names: tuple[str, ...], splits_note: str, allow: Collection[str]) -> Ingested:
     counts: dict[Split, dict[str, int]] = {split: dict.fromkeys(names, 0) for split in SPLITS}
     for item in files.items:
         counts[item.split or "train"][item.label] += 1
-    findings = inspect(files.items, counts)
+    findings = inspect(files, counts, allow)
     sizes = [(item.height, item.width) for item in files.items]
     height, width = canonical_size(sizes, max(max(size) for size in sizes))
     report = {
@@ -280,6 +305,8 @@ def _summary(files: Files, names: tuple[str, ...], splits_note: str) -> Ingested
         "image_sizes": _sizes(sizes, files.shrunk),
         "warnings": files.warnings + findings.warnings,
     }
+    if files.records:
+        report["records"] = {"kind": files.records.kind, "columns": files.records.columns}
     rows = {str(split): row for split, row in counts.items()}
     return Ingested(names, rows, _digest(files.items), report, height, width, len(files.items))
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+import orjson
+
 from app.contracts import Images
 from app.errors import BadRequest, TooLarge, UnsupportedType
-from app.jobs import archive, npz
+from app.jobs import archive, npz, pack, parquet, records
 from app.jobs import labels as label_reading
 from app.jobs.archive import IngestLimits
 from app.jobs.pack import Item, Packer
-from app.reprogramming import picture
+from app.jobs.records import Records
+from app.reprogramming import encoder, picture
+from app.reprogramming.encoder import Encoder
 
-Format = Literal["auto", "zip", "tar", "npz", "folders", "imagefolder", "csv"]
+Format = Literal[
+    "auto", "zip", "tar", "npz", "parquet", "folders", "imagefolder", "csv", "table", "series", "sequence"
+]  # fmt: skip
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -33,6 +40,8 @@ class Files:
     warnings: list[str] = field(default_factory=list[str])
     how: str = ""
     shrunk: int = 0
+    thumbnails: dict[int, bytes] = field(default_factory=dict[int, bytes])  # by item offset
+    records: Records | None = None  # no pictures yet: an item's offset is its row of these
 
     def reject(self, file: str, code: str, reason: str) -> None:
         self.rejected.append({"file": file, "code": code, "reason": reason})
@@ -41,8 +50,11 @@ class Files:
         self.ignored.append({"file": file, "reason": reason})
 
 
-def take_in(source: Path, format: str, raw: Path, limits: IngestLimits) -> Files:
-    """Pictures go to the pack file `raw`. `format` is one of FORMATS; `auto` goes by the bytes.
+def take_in(
+    source: Path, format: str, raw: Path, limits: IngestLimits, label_column: str | None = None
+) -> Files:
+    """Pictures go to the pack file `raw`, records stay in memory. `format` is one of FORMATS; `auto` goes by
+    the bytes. `label_column` names the label of tables whose header does not.
 
     Raises what `dataset.ingest` says.
     """
@@ -56,12 +68,22 @@ def take_in(source: Path, format: str, raw: Path, limits: IngestLimits) -> Files
             f"The upload is a {kind} file, not {format}.", hint=f"Send format=auto or format={kind}."
         )
     files = Files()
+    asked: encoder.Kind | None = next((wanted for wanted in encoder.KINDS if wanted == format), None)
     with closing(Packer(raw)) as packer:
         if kind == "npz":
+            if asked:
+                raise UnsupportedType(f"An npz holds images, no {asked}.", hint="Send a CSV.")
             _from_npz(source, files, packer, limits)
+        elif kind == "parquet":
+            _from_parquet(source, files, packer, limits, asked, label_column)
+        elif kind == "text":
+            _from_texts([archive.Member("", _text(source, limits))], files, asked, label_column)
+        elif asked or (format == "auto" and kind == "zip" and _texts_alone(source)):
+            _from_texts(archive.members(source, kind, limits), files, asked, label_column)
         else:
             reader = label_reading.READERS.get(format, "auto")
             _from_archive(archive.members(source, kind, limits), files, packer, reader, limits)
+        files.thumbnails = packer.thumbnails
     return files
 
 
@@ -128,6 +150,99 @@ def _shrunk(image: Images, files: Files, limits: IngestLimits) -> Images:
         return image
     files.shrunk += 1
     return picture.fit(image, max(1, round(height * scale)), max(1, round(width * scale)))
+
+
+def _text(source: Path, limits: IngestLimits) -> bytes:
+    if source.stat().st_size > limits.text_bytes:
+        raise TooLarge(
+            f"The text has more than {limits.text_bytes // archive.MIB} MiB.", hint="Send fewer rows."
+        )
+    return source.read_bytes()
+
+
+def _texts_alone(source: Path) -> bool:
+    """Whether a zip holds tables of records and nothing else: a manifest comes with pictures."""
+    names = [name for name in archive.zip_paths(source) if not _unimportant(name)]
+    return bool(names) and all(name.lower().endswith(records.SUFFIXES) for name in names)
+
+
+def _unimportant(path: str) -> bool:
+    parts = path.replace("\\", "/").lower().split("/")
+    return any(part in SYSTEM_FILES or part.startswith("._") for part in parts) or parts[-1].startswith(
+        ("readme", "license", "licence")
+    )
+
+
+def _from_texts(
+    members: Iterable[archive.Member], files: Files, asked: encoder.Kind | None, label_column: str | None
+) -> None:
+    sheets: list[records.Sheet] = []
+    for member in members:
+        if _unimportant(member.path):
+            files.ignore(member.path, "Not data.")
+        elif member.code:
+            files.reject(member.path, member.code, member.reason)
+        elif member.path and not member.path.lower().endswith(records.SUFFIXES):
+            files.reject(
+                member.path, "not_a_table", f"Its name ends in none of {', '.join(records.SUFFIXES)}."
+            )
+        else:
+            sheets.append(records.sheet(member.path, member.data))
+    _take_records(records.read(sheets, asked, label_column), files)
+
+
+def _take_records(found: Records, files: Files) -> None:
+    for n, row in enumerate(found.rows):
+        digest = hashlib.sha256(orjson.dumps([found.columns, row.value])).hexdigest()
+        item = Item(row.file, digest, 0, 0, n, 0, row.label, row.split, row.group)
+        files.items.append(item)
+    for file, code, reason in found.rejected:
+        files.reject(file, code, reason)
+    files.how, files.warnings, files.records = found.how, found.warnings, found
+
+
+def _from_parquet(
+    source: Path,
+    files: Files,
+    packer: Packer,
+    limits: IngestLimits,
+    asked: encoder.Kind | None,
+    label_column: str | None,
+) -> None:
+    file = parquet.Parquet(source, limits)
+    layout = file.layout(label_column)
+    if asked or layout.image is None:
+        _take_records(records.read([file.sheet(layout)], asked, label_column), files)
+        return
+    for member, said, why in file.pictures(layout):
+        if member.code or said is None:
+            files.reject(member.path, member.code or "no_label", member.reason or why)
+            continue
+        before = len(files.items)
+        _take_picture(member, files, packer, limits)
+        for item in files.items[before:]:
+            item.label, item.split, item.group = said.label, said.split, said.group
+    files.how = f"Column {layout.label!r} is the label of the image in column {layout.image!r}."
+    if layout.names:
+        files.how += f" Its numbers stand for {', '.join(layout.names[:10])}."
+
+
+def encode(files: Files, raw: Path) -> Encoder:
+    """Records, split already, become pictures in the pack `raw`, in the order of `files.items`; the encoder
+    is fitted on the training ones. Raises BadRequest `wrong_shape`."""
+    found = files.records
+    assert found is not None
+    values = [found.rows[item.offset].value for item in files.items]
+    train = [value for item, value in zip(files.items, values, strict=True) if item.split == "train"]
+    fitted = encoder.fit(found.kind, train, {len(value) for value in values}, found.columns, found.numeric)
+    with closing(Packer(raw)) as packer:
+        for item, value in zip(files.items, values, strict=True):
+            drawn = packer.add(item.file, fitted.image(value))
+            item.height, item.width, item.offset, item.length = (
+                drawn.height, drawn.width, drawn.offset, drawn.length
+            )  # fmt: skip
+    pack.write_records(raw.parent, fitted, values)
+    return fitted
 
 
 def _from_npz(source: Path, files: Files, packer: Packer, limits: IngestLimits) -> None:

@@ -8,23 +8,28 @@ import io
 import os
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 from PIL import Image
 
 from app.contracts import Images, Split
 from app.errors import NotFound
 from app.reprogramming import picture
+from app.reprogramming.encoder import Encoder, Record, from_config
 
 PACK, MANIFEST, HEAD = "images.pack", "manifest.jsonl", "dataset.json"
+ENCODER, RECORDS, FEATURES = "encoder.json", "records.jsonl", "features.npy"
+MOST_FEATURES = 25_000_000  # cells of FEATURES; beyond, the baseline is fitted on the pictures
 VERSION = 1
+THUMBNAIL = (9, 8)  # of a difference hash
 
 
 @dataclass(slots=True)
@@ -48,14 +53,17 @@ class Packer:
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
         self._at = 0
+        self.thumbnails: dict[int, bytes] = {}  # by offset: grey, THUMBNAIL (width, height)
 
     def add(self, file: str, image: Images) -> Item:
         """image: uint8 (h, w, 3)."""
         height, width = image.shape[:2]
         pixels = hashlib.sha256(b"%d %d\n" % (height, width))
         pixels.update(image.tobytes())
+        shown = Image.fromarray(image)
+        self.thumbnails[self._at] = shown.convert("L").resize(THUMBNAIL, Image.Resampling.BOX).tobytes()
         png = io.BytesIO()
-        Image.fromarray(image).save(png, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+        shown.save(png, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
         length = self._file.write(png.getbuffer())
         item = Item(file, pixels.hexdigest(), height, width, self._at, length)
         self._at += length
@@ -82,6 +90,43 @@ def write(folder: Path, raw: Path, items: Iterable[Item], classes: tuple[str, ..
         for file in (pack, lines):
             file.flush()
             os.fsync(file.fileno())
+
+
+def write_records(folder: Path, encoder: Encoder, values: Sequence[Record]) -> None:
+    """What pictures were drawn from, in their order: the encoder, each record as JSON, and the features
+    (n, F) of all of them."""
+    (folder / ENCODER).write_bytes(orjson.dumps(encoder.config()))
+    with (folder / RECORDS).open("wb") as lines:
+        lines.writelines(orjson.dumps(value) + b"\n" for value in values)
+    width = len(encoder.features(values[0]))
+    if width * len(values) <= MOST_FEATURES:
+        rows = npy.open_memmap(folder / FEATURES, mode="w+", dtype=np.float64, shape=(len(values), width))
+        for n, value in enumerate(values):
+            rows[n] = encoder.features(value)
+        rows.flush()
+
+
+def encoder(folder: Path) -> Encoder | None:
+    """What drew the pictures; None: they were sent as such."""
+    path = folder / ENCODER
+    return from_config(orjson.loads(path.read_bytes())) if path.is_file() else None
+
+
+def features(folder: Path) -> NDArray[np.float64] | None:
+    """(n, F) of the records in the order of the manifest; None without."""
+    path = folder / FEATURES
+    return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+
+
+def records(folder: Path, offset: int = 0, limit: int | None = None) -> list[Any]:
+    """Records offset, offset + 1, ... as they are sent to predict; none for pictures."""
+    path = folder / RECORDS
+    if not path.is_file():
+        return []
+    with path.open("rb") as lines:
+        return [
+            orjson.loads(line) for line in islice(lines, offset, None if limit is None else offset + limit)
+        ]
 
 
 def classes(folder: Path) -> tuple[str, ...]:

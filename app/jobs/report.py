@@ -36,20 +36,23 @@ def judge(
     labels: Labels,
     scores: Scores,
     paid: dict[Split, Scores] | None = None,
+    records: NDArray[np.float64] | None = None,
 ) -> dict[str, Any]:
     """`test`, `baselines` and `verdict` of the job object.
 
     `scores` is (1 + V, n, K): the plain view first, then the program's. Images without an answer are left
     out and counted in `test.unanswered`. Every rival is fitted on the same training and validation images.
     `paid` are the program's scores (V, n, K) of those: with them the verdict says what its parts add.
+    `records` (n, F) are the features of test records, where the images were drawn from such.
     """
     answered = ~np.isnan(scores).all(axis=2).any(axis=0)
     if not answered.any():
         return {"test": {"images": 0, "unanswered": len(labels)}, "baselines": {}, "verdict": NO_VERDICT}
     images, labels, scores = images[answered], labels[answered], scores[:, answered]
+    records = None if records is None else records[answered]
     target = programs.score(program, scores[1:], images)
     mine = target.argmax(axis=1) == labels
-    beside = rivals(problem, images, scores[0])
+    beside = rivals(problem, images, scores[0], records)
     right = {name: predicted == labels for name, (predicted, _) in beside.items()}
     parts = {"program": mine, "pixels": right["raw_pixels"]}
     if paid is not None:
@@ -69,6 +72,7 @@ def judge(
         right["raw_pixels"],
         queries_per_prediction=len(program.views),
         scores_alone=parts.get("scores"),
+        ground="pixels" if records is None else "features",
     )
     return {
         "test": test,
@@ -88,14 +92,21 @@ def rehead(problem: Problem, program: Program, paid: dict[Split, Scores], head: 
     return assembled(problem, program.views, head.fit(problem, columns, labels, groups), head.fused)
 
 
-def rivals(problem: Problem, images: Images, plain: Scores) -> dict[str, tuple[Labels, int]]:
-    """Each baseline's predictions on the test split, and the training queries it needed."""
+def rivals(
+    problem: Problem, images: Images, plain: Scores, records: NDArray[np.float64] | None = None
+) -> dict[str, tuple[Labels, int]]:
+    """Each baseline's predictions on the test split, and the training queries it needed. `raw_pixels` learns
+    from the features of the records themselves where the images were drawn from such."""
     train_images = np.concatenate([problem.images["train"], problem.images["val"]])
     train_labels = np.concatenate([problem.labels["train"], problem.labels["val"]])
     train_scores = np.concatenate([problem.probe["train"], problem.probe["val"]])
     groups = np.concatenate([problem.groups["train"], problem.groups["val"]]) if problem.groups else None
     classes, paid = problem.classes, len(train_labels)
     per_class = min(10, train_scores.shape[1] // classes)
+    if problem.records is None or records is None:
+        known_raw, asked_raw = picture.features(train_images), picture.features(images)
+    else:
+        known_raw, asked_raw = np.concatenate([problem.records[split] for split in LEARNING]), records
     known = mapping.shares(train_scores, problem.score_kind)
     mapped = (  # fewer source labels than classes: no label can stand for one class alone
         mapping.frequency_mapping(known, train_labels, classes, per_class)
@@ -108,12 +119,7 @@ def rivals(problem: Problem, images: Images, plain: Scores) -> dict[str, tuple[L
         "majority": (np.full(len(images), metrics.majority(train_labels), dtype=np.intp), 0),
         "mapping_only": (_plain_program(problem, images, mapped, plain), paid),
         "linear_head": (_plain_program(problem, images, head, plain), paid),
-        "raw_pixels": (
-            metrics.raw_pixel_baseline(
-                picture.features(train_images), train_labels, picture.features(images), problem.seed
-            ),
-            0,
-        ),
+        "raw_pixels": (metrics.raw_pixel_baseline(known_raw, train_labels, asked_raw, problem.seed), 0),
     }
 
 

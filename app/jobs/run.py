@@ -166,6 +166,8 @@ async def _probe(run: Run) -> Problem:
         queries_per_prediction=run.plan.views,
         probe={split: scores[split][kept[split]] for split in LEARNING_SPLITS},
         groups={s: run.data.groups[s][kept[s]] for s in LEARNING_SPLITS} if run.data.groups else None,
+        encoder=run.data.encoder,
+        records={s: run.data.features[s][kept[s]] for s in LEARNING_SPLITS} if run.data.features else None,
     )
 
 
@@ -259,7 +261,10 @@ async def _judge(run: Run, problem: Problem, program: Program, reason: str | Non
     images, labels = run.data.images["test"], run.data.labels["test"]
     answered = await _whole(run, "test", (View(size=run.size), *program.views), "test")
     scores = answered.under(problem.source_labels)
-    metrics = await asyncio.to_thread(report.judge, problem, program, images, labels, scores)
+    records = run.data.features["test"] if run.data.features else None
+    metrics = await asyncio.to_thread(
+        report.judge, problem, program, images, labels, scores, records=records
+    )
     await asyncio.to_thread(_finish, run, program, metrics, reason)
 
 

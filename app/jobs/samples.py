@@ -1,4 +1,5 @@
-"""Data sets that need no download: handwritten digits (scanned) and square counting (generated)."""
+"""Data sets that need no download: handwritten digits (scanned), square counting, DNA and heartbeats
+(generated)."""
 
 from __future__ import annotations
 
@@ -67,6 +68,47 @@ def squares(n: int, seed: int, side: int = 36) -> Sample:
                 break
     names = tuple(str(count) for count in range(1, MOST_SQUARES + 1))
     return Sample(_rgb(images), labels.astype(np.intp), names)
+
+
+def motifs(n: int = 600, seed: int = 0) -> str:
+    """CSV `sequence,label`: 60 letters of DNA with a splice-like site in the middle, or none.
+
+    Made by chance after the consensus of human splice sites: a donor reads MAG|GTRAGT, an acceptor a run of
+    pyrimidines and CAG|G. One letter in ten of a site is wrong, and the others have GT or AG there, too.
+    """
+    rng = np.random.default_rng([seed])
+    lines = ["sequence,label"]
+    for i in range(n):
+        letters = rng.choice(list("ACGT"), 60)
+        label = ("donor", "acceptor", "neither")[i % 3]
+        site, at = {
+            "donor": ([*rng.choice(["AAG", "CAG"]), *"GT", rng.choice(["A", "G"]), *"AGT"], 27),
+            "acceptor": ([*rng.choice(list("CT"), 12), *"NCAGG"], 14),
+            "neither": (list(rng.choice(["GT", "AG"])), 30),
+        }[label]
+        for k, letter in enumerate(site):
+            if letter != "N" and rng.random() > (0.1 if label != "neither" else 0):
+                letters[at + k] = letter
+        lines.append(f"{''.join(letters)},{label}")
+    return "\n".join(lines) + "\n"
+
+
+def beats(n: int = 200, seed: int = 0, length: int = 64) -> str:
+    """UCR text, the label first: one heartbeat a line, 1 as it should be, -1 with its ST segment lowered and
+    the T wave turned over. Sums of Gaussian waves with noise; made by chance, no patient's."""
+    rng = np.random.default_rng([seed])
+    time = np.linspace(0, 1, length)
+    lines: list[str] = []
+    for i in range(n):
+        well = i % 2 == 0
+        waves = [(0.12, 0.15, 0.03), (0.28, -0.2, 0.012), (0.32, 1.2, 0.015), (0.36, -0.3, 0.014)]
+        waves += [(0.62, 0.35, 0.06)] if well else [(0.48, -0.25, 0.08), (0.64, -0.3, 0.06)]
+        beat = rng.normal(0, 0.08, length)
+        shift, strength = rng.normal(0, 0.02), rng.normal(1, 0.25, len(waves))
+        for (centre, height, width), factor in zip(waves, strength, strict=True):
+            beat += factor * height * np.exp(-(((time - centre - shift) / width) ** 2) / 2)
+        lines.append(" ".join(["1" if well else "-1", *(f"{value:.5f}" for value in beat)]))
+    return "\n".join(lines) + "\n"
 
 
 def write_zip(path: Path, sample: Sample) -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from app.contracts import Images, Price, ScoreKind, Scores, TargetScores
+from app.contracts import Images, Price, Scores, TargetScores
 from app.errors import BadRequest, ConfigError, ProviderError, ReprogError, Throttled, Unavailable, Unusable
 from app.gateway.query import Gateway
 from app.reprogramming import picture
 from app.reprogramming import program as programs
+from app.reprogramming.encoder import Encoder, Kind
 from app.reprogramming.program import Program
 from app.storage.endpoints import Endpoints, LiveVersion
 from app.storage.jobs import Jobs
@@ -54,13 +54,21 @@ class Predictor:
         self._stack = AsyncExitStack()
         self._lock = asyncio.Lock()
 
-    async def predict(self, name: str, files: list[bytes], caller: KeyRecord | None = None) -> Prediction:
-        """`caller`: the key that is charged too. Raises NotFound, BadRequest (unreadable image),
-        BudgetExhausted (cap of endpoint, connection or key), Unusable (provider down or refusing)."""
+    async def reads(self, name: str) -> Kind | None:
+        """The kind of record that the endpoint takes as JSON; None: images. Raises NotFound."""
+        program = await self._program(await asyncio.to_thread(self._endpoints.live, name))
+        return program.encoder.kind if program.encoder else None
+
+    async def predict(
+        self, name: str, inputs: Sequence[object], caller: KeyRecord | None = None
+    ) -> Prediction:
+        """`inputs` are encoded images (bytes) or records as JSON values; `caller` is the key that is charged
+        too. Raises NotFound, BadRequest (unreadable image, record of another shape), BudgetExhausted
+        (cap of endpoint, connection or key), Unusable (provider down or refusing)."""
         live = await asyncio.to_thread(self._endpoints.live, name)
         program = await self._program(live)
         started = time.perf_counter()
-        images = await asyncio.to_thread(_decode, files, program.canonical)
+        images = await asyncio.to_thread(_decode, inputs, program)
         decoded = time.perf_counter()
         gateway = await self._gateway(live)
         price = await asyncio.to_thread(self._price, live.connection_id)
@@ -115,17 +123,38 @@ class _Counted:
         return answers.under(self._labels)
 
 
-def _decode(files: list[bytes], canonical: tuple[int, int]) -> Images:
-    """Raises BadRequest naming the image that cannot be read."""
+def _decode(inputs: Sequence[object], program: Program) -> Images:
+    """(n, h, w, 3) at the program's size. Raises BadRequest naming the input that cannot be read."""
     images: list[Images] = []
-    for n, data in enumerate(files):
+    for n, value in enumerate(inputs):
         try:
-            images.append(picture.fit(picture.decode(data), *canonical))
+            images.append(picture.fit(_image(value, program.encoder), *program.canonical))
         except ReprogError as error:
-            if len(files) > 1:
+            if len(inputs) > 1:
                 error.param = f"inputs[{n}]"
             raise
     return np.stack(images)
+
+
+def _image(value: object, encoder: Encoder | None) -> Images:
+    """An encoded image as it is; a record as its encoder draws it. Raises BadRequest."""
+    if not isinstance(value, bytes):
+        if encoder is None:
+            raise BadRequest(
+                "This endpoint takes images.",
+                code="wrong_shape",
+                hint="Send an image, or its bytes in base64.",
+            )
+        return encoder.image(encoder.read(value))
+    image = picture.decode(value)
+    if encoder is not None and image.shape[:2] != encoder.size:
+        height, width = encoder.size
+        raise BadRequest(
+            f"This endpoint takes a {encoder.kind}, not an image.",
+            code="wrong_shape",
+            hint=f'Send JSON: {{"inputs": [...]}}; or the {width} x {height} picture of the data set.',
+        )
+    return image
 
 
 def _unusable(error: ProviderError, retry_after: float) -> Unusable:
@@ -135,43 +164,3 @@ def _unusable(error: ProviderError, retry_after: float) -> Unusable:
         code=error.code,
         hint=error.hint or "Try again after the time in Retry-After.",
     )
-
-
-async def probe(gateway: Gateway, payer: str | None = None) -> dict[str, Any]:
-    """One billable query of an image nobody asked before: what the source model answers, and how fast.
-
-    Raises what the gateway raises; a refused image is a BadRequest.
-    """
-    info = gateway.account.provider.info
-    side = info.input_size
-    noise = np.random.default_rng().integers(0, 256, (1, 8, 8, 3), dtype=np.uint8)
-    image = picture.fit(noise[0], side, side)[None]
-    known = await gateway.discover()
-    started = time.perf_counter()
-    asked = _Counted(gateway, (), payer)
-    await asked.query(image)
-    latency = time.perf_counter() - started
-    scores = (await gateway.ask(image, cache_only=True)).scores[0]
-    return {
-        "labels": list(gateway.model.labels),
-        "labels_listed": bool(known),
-        "latency_ms": round(latency * 1000, 1),
-        "model_version": gateway.model.version or None,
-        "score_kind": info.score_kind,
-        "score_kind_measured": measured_kind(scores, info.score_kind),
-        "queries": asked.sent,
-        "cost_micros": asked.sent * gateway.account.price.micros,
-    }
-
-
-def measured_kind(scores: Scores, stated: ScoreKind) -> ScoreKind | None:
-    """What one answer (K,) looks like; None when it is empty. Ordinal codes and hard labels cannot be told
-    from numbers, and a softmax cut to its best few looks independent."""
-    seen = scores[np.isfinite(scores)]
-    if not seen.size or stated in ("severity", "likelihood", "label"):
-        return stated if seen.size else None
-    if seen.min() < 0 or seen.max() > 100:
-        return "logit"
-    if seen.max() > 1:
-        return "percent"
-    return "probability" if abs(float(seen.sum()) - 1) < 1e-3 else "independent"

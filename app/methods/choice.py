@@ -86,6 +86,7 @@ def assembled(
         canonical=(height, width),
         floor=problem.floor,
         score_kind=problem.score_kind,
+        encoder=problem.encoder,
         pixel_features=pixel_features,
     )
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from app.contracts import Ask, Images, Labels, MethodState, ScoreKind, Scores, Split
 from app.reprogramming import picture
+from app.reprogramming.encoder import Encoder
 from app.reprogramming.program import Program
 
 
@@ -30,6 +31,8 @@ class Problem:
     queries_per_prediction: int  # most views of the finished program
     probe: dict[Split, Scores]  # (n, K) scores of the plain view, already paid
     groups: dict[Split, NDArray[Any]] | None = None  # rows of one group never part in cross-validation
+    encoder: Encoder | None = None  # drew the images from records, for which `records` are (n, F) features
+    records: dict[Split, NDArray[np.float64]] | None = None
 
     @property
     def classes(self) -> int:

@@ -21,6 +21,8 @@ def upload(
     name: Annotated[str | None, typer.Option(help="Default: the file's.")] = None,
     seed: Annotated[int, typer.Option(help="Of the splits that are not given.")] = 0,
     format_: Annotated[str, typer.Option("--format", help="Default: seen from the file.")] = "auto",
+    label_column: Annotated[str | None, typer.Option(help="Of a table; default: label, class.")] = None,
+    allow: Annotated[str | None, typer.Option(help="Go on with: leaks, two_labels.")] = None,
     key: Repeat = None,
     as_json: Json = False,
 ) -> None:
@@ -31,7 +33,13 @@ def upload(
             "POST",
             "/v1/datasets",
             key=key,
-            params={"name": name or file.stem, "format": format_, "seed": seed},
+            params={
+                "name": name or file.stem,
+                "format": format_,
+                "seed": seed,
+                "label_column": label_column,
+                "allow": allow,
+            },
             content=stream,
             headers={"content-type": kind or "application/octet-stream"},
         ).json()

@@ -8,7 +8,7 @@ same picture of the same record. Nothing here is random.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, cast, get_args
 
@@ -41,6 +41,11 @@ class Encoder(Protocol):
 
     kind: ClassVar[Kind]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of its pictures, pixels."""
+        ...
+
     def read(self, value: object) -> Record:
         """A JSON value as a record. Raises BadRequest `wrong_shape`."""
         ...
@@ -58,16 +63,23 @@ class Encoder(Protocol):
         ...
 
 
-def fit(kind: Kind, records: Sequence[Record], columns: Sequence[str], numeric: Sequence[bool]) -> Encoder:
-    """The encoder of training records. `columns` and which of them are `numeric` matter for tables alone.
+def fit(
+    kind: Kind,
+    train: Sequence[Record],
+    lengths: Collection[int],
+    columns: Sequence[str] = (),
+    numeric: Sequence[bool] = (),
+) -> Encoder:
+    """The encoder of training records. `lengths` are those of all records: they decide shapes alone.
+    `columns` and which of them are `numeric` matter for tables.
 
     Raises BadRequest `wrong_shape` for records too long or too various to draw.
     """
     if kind == "table":
-        return _fit_table(cast("Sequence[Sequence[Cell]]", records), columns, numeric)
+        return _fit_table(cast("Sequence[Sequence[Cell]]", train), columns, numeric)
     if kind == "series":
-        return _fit_series(cast("Sequence[Sequence[float | None]]", records))
-    return _fit_sequence(cast("Sequence[str]", records))
+        return _fit_series(cast("Sequence[Sequence[float | None]]", train), set(lengths))
+    return _fit_sequence(cast("Sequence[str]", train), set(lengths))
 
 
 def from_config(config: Mapping[str, Any]) -> Encoder:
@@ -157,6 +169,10 @@ class TableEncoder:
         if not 1 <= len(self.columns) <= MOST_COLUMNS:
             raise ValueError(f"a table has 1 to {MOST_COLUMNS} columns")
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return _grid(len(self.columns))[2:]
+
     def read(self, value: object) -> Record:
         names = [column.name for column in self.columns]
         if isinstance(value, Mapping):
@@ -234,9 +250,10 @@ def _ranked(values: Floats) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 @dataclass(frozen=True)
 class SeriesEncoder:
-    """Time runs to the right. Red: the area under the line (the series written into the input, as in
-    Voice2Series, Yang et al. 2021). Green: the recurrence picture, how alike values i and j are (Eckmann et
-    al. 1987). Blue: their signed difference. `low` and `high` are the training values' 1st and 99th percent.
+    """Two pictures, one above the other; time runs to the right. Above: the line with the area under it
+    filled (the series written into the input as it is, as in Voice2Series, Yang et al. 2021). Below: the
+    recurrence picture (Eckmann et al. 1987) of values i and j, red where alike, green to blue by which is
+    the larger. `low` and `high` are the 1st and 99th percent of the training values.
 
     With `fixed` every training series had `length` values and others are refused; else they are stretched.
     """
@@ -250,6 +267,10 @@ class SeriesEncoder:
     def __post_init__(self) -> None:
         if not 2 <= self.length <= LONGEST or not -1e300 < self.low < self.high < 1e300:
             raise ValueError("length or range of the series out of range")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return SIDE, SIDE
 
     def read(self, value: object) -> Record:
         items = cast("Sequence[object]", value) if isinstance(value, list | tuple) else ()
@@ -276,11 +297,13 @@ class SeriesEncoder:
         values = (self.values(record) - self.low) / (self.high - self.low)
         at = np.linspace(0, self.length - 1, SIDE)
         line = np.clip(np.interp(at, np.arange(self.length), values), 0, 1)
-        heights = np.linspace(1, 0, SIDE)[:, None]
-        area = np.clip((line[None] - heights) * SIDE / 2 + 0.5, 0, 1)
-        apart = line[None] - line[:, None]
-        channels = [area, 1 - np.abs(apart), (apart + 1) / 2]
-        return np.rint(255 * np.stack(channels, axis=2)).astype(np.uint8)
+        half = SIDE // 2
+        heights = np.linspace(1, 0, half)[:, None]
+        area = np.clip((line[None] - heights) * half / 2 + 0.5, 0, 1)
+        above = np.stack([1 - area, 1 - area / 2, np.ones_like(area)], axis=2)
+        apart = (line[None] - line[::2, None] + 1) / 2
+        below = np.stack([1 - np.abs(2 * apart - 1), apart, 1 - apart], axis=2)
+        return np.rint(255 * np.concatenate([above, below])).astype(np.uint8)
 
     def features(self, record: Record) -> Floats:
         return self.values(record)
@@ -289,8 +312,7 @@ class SeriesEncoder:
         return {"kind": self.kind} | asdict(self)
 
 
-def _fit_series(records: Sequence[Sequence[float | None]]) -> SeriesEncoder:
-    lengths = {len(record) for record in records}
+def _fit_series(records: Sequence[Sequence[float | None]], lengths: set[int]) -> SeriesEncoder:
     if max(lengths) > LONGEST or min(lengths) < 2:
         raise _wrong(f"A series has {max(lengths)} values.", f"Send series of 2 to {LONGEST} values.")
     values = np.array([x for record in records for x in record if x is not None], np.float64)
@@ -307,8 +329,8 @@ def _fit_series(records: Sequence[Sequence[float | None]]) -> SeriesEncoder:
 class SequenceEncoder:
     """A square patch per symbol, row by row (Neekhara et al. 2022, section 3.1, with fixed patches).
 
-    `alphabet` holds the training symbols in order, upper-case; each has a colour of its own, a symbol not seen
-    in training is grey. Places after the last symbol are black; what is longer than `length` is cut.
+    `alphabet` holds the training symbols in order, upper-case; each has a colour of its own, a symbol not
+    seen in training is grey. Places after the last symbol are black; what is longer than `length` is cut.
     """
 
     kind: ClassVar[Kind] = "sequence"
@@ -321,6 +343,10 @@ class SequenceEncoder:
             raise ValueError("the alphabet is empty, too long or names a symbol twice")
         if not 1 <= self.length <= LONGEST:
             raise ValueError("length of the sequences out of range")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return _grid(self.length)[2:]
 
     def read(self, value: object) -> Record:
         if not isinstance(value, str):
@@ -365,8 +391,7 @@ class SequenceEncoder:
         return {"kind": self.kind} | asdict(self)
 
 
-def _fit_sequence(records: Sequence[str]) -> SequenceEncoder:
-    lengths = {len(record) for record in records}
+def _fit_sequence(records: Sequence[str], lengths: set[int]) -> SequenceEncoder:
     alphabet = "".join(sorted({symbol for record in records for symbol in record}))
     if len(alphabet) > MOST_SYMBOLS or (len(lengths) == 1 and max(lengths) > LONGEST):
         detail = f"The sequences have {len(alphabet)} different symbols and up to {max(lengths)} of them."
@@ -379,11 +404,17 @@ def _fit_sequence(records: Sequence[str]) -> SequenceEncoder:
 
 def _patches(colours: NDArray[np.uint8], places: int) -> Images:
     """(n, 3) colours as square patches, row by row, on a grid with room for `places`."""
-    across = math.ceil(math.sqrt(places))
-    side = max(2, SIDE // across)
+    across, side, _, _ = _grid(places)
     grid = np.zeros((across * across, 3), np.uint8)
     grid[: len(colours)] = colours
     return np.repeat(np.repeat(grid.reshape(across, across, 3), side, axis=0), side, axis=1)
+
+
+def _grid(places: int) -> tuple[int, int, int, int]:
+    """Patches a side, pixels of a patch, height and width."""
+    across = math.ceil(math.sqrt(places))
+    side = max(2, SIDE // across)
+    return across, side, across * side, across * side
 
 
 def _hue(i: int, n: int) -> tuple[int, int, int]:

@@ -138,13 +138,15 @@ def verdict(
     *,
     queries_per_prediction: int,
     scores_alone: Flags | None = None,
+    ground: str = "pixels",
 ) -> dict[str, Any]:
     """Does the program help? Each argument says which test images were classified rightly, (n,).
 
     `program_helps`: right more often than a linear head on the plain image's scores, by McNemar at 5 %;
     `p_value` is that test's. `beats_pixels`: the same against the best model on raw pixels, which costs no
     query. A program that reads pixels as well is held against the linear head without them
-    (`scores_alone`), or it would be praised for what the pixels say. The sentence says both in plain words.
+    (`scores_alone`), or it would be praised for what the pixels say. `ground` is what the free model learns
+    from, in one word. The sentence says both in plain words.
     """
     asked = program if scores_alone is None else scores_alone
     head_p, pixels_p = mcnemar(asked, linear_head), mcnemar(program, raw_pixels)
@@ -161,10 +163,10 @@ def verdict(
     if scores_alone is not None:
         sentence += f" With your pixels beside the scores it is right {program.mean():.1%}."
     if beats:
-        sentence += f" Beats a model on your pixels, which needs no API, by {_points(above_pixels)} points."
+        sentence += f" Beats a model on your {ground}, which needs no API, by {_points(above_pixels)} points."
     else:
         sentence += (
-            f" Does not beat a model on your pixels ({raw_pixels.mean():.1%} right without a query): "
+            f" Does not beat a model on your {ground} ({raw_pixels.mean():.1%} right without a query): "
             "do not buy this."
         )
     return {

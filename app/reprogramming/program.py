@@ -13,6 +13,7 @@ from safetensors.numpy import load, save
 from app.contracts import Arrays, Images, Query, ScoreKind, Scores, TargetScores
 from app.errors import BadRequest
 from app.reprogramming import picture as pictures
+from app.reprogramming.encoder import Encoder, from_config
 from app.reprogramming.mapping import LabelMapping, log_scores, shares
 from app.reprogramming.transform import View, offset, render_many
 
@@ -39,6 +40,7 @@ class Program:
     canonical: tuple[int, int]  # height and width of target images, pixels
     floor: float  # see scores.score_floor
     score_kind: ScoreKind = "probability"
+    encoder: Encoder | None = None  # draws the images from records; None: they come as such
     pixel_features: bool = False  # fused head: picture.features(images) follow the score columns
 
     def __post_init__(self) -> None:
@@ -116,6 +118,7 @@ def to_bytes(program: Program) -> bytes:
         "floor": program.floor,
         "score_kind": program.score_kind,
         "pixel_features": program.pixel_features,
+        **({"encoder": program.encoder.config()} if program.encoder else {}),
     }
     return save(tensors, metadata={"config": json.dumps(config, sort_keys=True)})
 
@@ -165,5 +168,6 @@ def _program(config: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Progra
         canonical=(int(height), int(width)),
         floor=float(config["floor"]),
         score_kind=config["score_kind"],
+        encoder=from_config(config["encoder"]) if "encoder" in config else None,
         pixel_features=bool(config["pixel_features"]),
     )

@@ -59,6 +59,9 @@ class FakePredictor:
     error: ReprogError | None = None
     asked: list[list[bytes]] = field(default_factory=list)
 
+    async def reads(self, name: str) -> None:
+        self.endpoints.live(name)
+
     async def predict(self, name: str, files: list[bytes], caller: object = None) -> SimpleNamespace:
         self.endpoints.live(name)
         if self.error is not None:
@@ -172,7 +175,7 @@ def check_connection(connection: ConnectionRecord) -> None:
         )
 
 
-async def probe(connection_id: str, payer: str | None) -> dict[str, Any]:
+async def probe(connection_id: str, payer: str | None, **_: object) -> dict[str, Any]:
     return {
         "labels": ["nsfw", "sfw"], "latency_ms": 12.5, "model_version": "v1", "score_kind": "probability",
         "queries": 1, "cost_micros": 1200,

@@ -193,7 +193,7 @@ def test_made_splits_keep_groups_and_identical_pictures_together(tmp_path: Path)
     assert sum(map(len, seen)) == len(set[int]().union(*seen))
 
 
-def test_leaks_and_pictures_under_two_labels_are_warned_of(tmp_path: Path) -> None:
+def test_leaks_and_pictures_under_two_labels_are_errors_unless_allowed(tmp_path: Path) -> None:
     files = {
         f"{split}/{label}/{i}.png": png(1000 * a + 100 * b + i)
         for a, split in enumerate(SPLITS)
@@ -202,7 +202,18 @@ def test_leaks_and_pictures_under_two_labels_are_warned_of(tmp_path: Path) -> No
     }
     files["test/cat/leak.png"] = files["train/cat/0.png"]
     files["train/dog/rival.png"] = files["train/cat/1.png"]
-    report = take(write_zip(tmp_path / "a.zip", files)).report
+    upload = write_zip(tmp_path / "a.zip", files)
+    for allow, code, named in (
+        ((), "leaks_between_splits", "train/cat/0.png (train) = test/cat/leak.png (test)"),
+        (("leaks",), "contradictory_labels", "train/cat/1.png ('cat') = train/dog/rival.png ('dog')"),
+    ):
+        with pytest.raises(BadRequest) as refused:
+            ingest(upload, "auto", tmp_path / "ds", 0, allow=allow)
+        assert refused.value.code == code
+        assert named.split(" = ")[0] in refused.value.detail
+        assert named.split(" = ")[1] in refused.value.detail
+        assert "?allow=" in (refused.value.hint or "")
+    report = ingest(upload, "auto", tmp_path / "ds", 0, allow=("leaks", "two_labels")).report
     assert report["leaks"]["images"] == 1
     assert report["leaks"]["examples"] == [["train/cat/0.png", "test/cat/leak.png"]]
     assert report["duplicates"]["under_two_labels"] == 1
@@ -283,7 +294,9 @@ def test_large_images_are_shrunk_and_said_to_be(tmp_path: Path) -> None:
 
 
 def test_images_of_many_sizes_are_fitted_to_one(tmp_path: Path) -> None:
-    files = {f"{name}/{i}.png": png(i, 5 + i, 9) for name in ("a", "b") for i in range(10)}
+    files = {
+        f"{name}/{i}.png": png(i + 50 * (name == "b"), 5 + i, 9) for name in ("a", "b") for i in range(10)
+    }
     take(write_zip(tmp_path / "a.zip", files))
     for _ in range(2):  # the second time from what the first kept
         data = dataset.load(tmp_path / "ds", max_side=224)
@@ -305,7 +318,7 @@ def test_tar_formats_and_long_names(tmp_path: Path, format: int) -> None:
     ("files", "code", "hint"),
     [
         ({}, "empty_dataset", "folder"),
-        ({"a.txt": b"x"}, "empty_dataset", "PNG"),
+        ({"a.bin": b"x"}, "empty_dataset", "PNG"),
         ({"1.png": png(1), "2.png": png(2)}, "empty_dataset", "folder per class"),
         ({"cat/1.png": png(1), "cat/2.png": png(2)}, "too_few_classes", "2 classes"),
         ({f"{c}/{i}.png": png(i) for c in "ab" for i in range(2)}, "too_few_images", "at least 3"),
