@@ -9,8 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.reprogramming.program import feature_columns
+from app.reprogramming.scores import log_scores
+from app.reprogramming.transform import View
 from benchmarks.common import RESULTS
+from benchmarks.learning.cell import Cell, asked, learn, problem_of
 from benchmarks.learning.figures import RIVALS, Figure
+from benchmarks.learning.sources import Source
 
 WIDE, HIGH, DOTS = 6.4, 4.0, 80  # inches, inches, dots per inch
 NO_MATPLOTLIB = "matplotlib is not installed (pip install 'reprog[bench]'): no pictures are drawn"
@@ -67,22 +72,41 @@ def _draw(axes: Any, pair: Sequence[Figure]) -> None:  # noqa: ANN401
         axes.axhline(row.accuracy, color="grey", linewidth=0.8, linestyle=style, label=RIVALS[row.method])
 
 
-def answers(
+def before_and_after() -> dict[str, Any]:
+    """Draw the source model's answers to learning images, as they are and under the finished program."""
+    cell = Cell("digits", "mod5", "auto-scores", 8, 10_000, 0)
+    source = Source(cell.source)
+    problem, _, _ = problem_of(cell, source)
+    program, _, _ = learn(cell, problem, source)
+    images, labels = (np.concatenate([of["train"], of["val"]]) for of in (problem.images, problem.labels))
+    before = asked(source, (View(size=source.side),), images)
+    after = asked(source, program.views, images)
+    columns = [feature_columns(log_scores(s, problem.floor, "probability")) for s in (before, after)]
+    name = _scatter(columns[0], columns[1], labels, f"{len(program.views)} programs")
+    sentence = (
+        f"Log-scores of {len(labels)} learning images of {cell.task} through {cell.source}, by class, "
+        f"in two dimensions by t-SNE: the plain picture's {len(source.labels)} scores, and the "
+        f"{len(program.views)} programs' of `{cell.name}`.\n\n![Answers before and after](results/{name})"
+    )
+    return {"sentence": sentence}
+
+
+def _scatter(
     before: NDArray[np.float64], after: NDArray[np.float64], labels: NDArray[np.intp], title: str
-) -> None:
-    """learning-answers.png: log-scores (n, F) of the plain picture and of the program, in two dimensions by
-    t-SNE (van der Maaten and Hinton 2008), one colour per class."""
-    plot = _pyplot()
-    if plot is None:
-        return
+) -> str:
+    """t-SNE (van der Maaten and Hinton 2008) of (n, F) columns side by side; the file's name."""
     from sklearn.manifold import TSNE
 
+    plot, name = _pyplot(), "learning-answers.png"
+    if plot is None:
+        raise ImportError(NO_MATPLOTLIB)
     figure, both = plot.subplots(1, 2, figsize=(2 * HIGH, HIGH))
-    for axes, values, name in zip(both, (before, after), ("plain picture", title), strict=True):
+    for axes, values, said in zip(both, (before, after), ("plain picture", title), strict=True):
         scaled = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-9)
         flat = TSNE(2, random_state=0, init="pca").fit_transform(scaled)
         axes.scatter(flat[:, 0], flat[:, 1], c=labels, cmap="tab10", s=6)
-        axes.set(title=name, xticks=[], yticks=[])
+        axes.set(title=said, xticks=[], yticks=[])
     figure.tight_layout()
-    figure.savefig(RESULTS / "learning-answers.png", dpi=DOTS, metadata={"Software": None})
+    figure.savefig(RESULTS / name, dpi=DOTS, metadata={"Software": None})
     plot.close(figure)
+    return name

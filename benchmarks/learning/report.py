@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import RESULTS, save, table
-from benchmarks.learning import grid, plots
+from benchmarks.learning import grid, page, plots
 from benchmarks.learning.cell import VARIANTS
 from benchmarks.learning.figures import RIVALS, Figure, Line, figures
 from benchmarks.learning.sources import CACHE, SOURCES
 
 FILE = RESULTS / "learning.json"
-EXTRAS = ("maths", "http", "whitebox")  # measured apart from the grid, each in a file of its own
+EXTRAS = ("maths", "http", "answers", "whitebox")  # measured apart from the grid, each in a file of its own
 COMMAND = "python -m benchmarks learning"
 TASKS = {
     "digits": "scanned digits, 10 classes (UCI, CC BY 4.0), learned and tested on two halves of the data",
@@ -49,9 +49,11 @@ def write() -> None:
     kept = sorted(
         (line for line in lines.values() if line["cell"] in order), key=lambda at: order[at["cell"]]
     )
-    extras = {name: found for name in EXTRAS if (found := _extra(name) or known.get(name)) is not None}
+    extras = {name: found for name in EXTRAS if (found := extra(name) or known.get(name)) is not None}
     rows = figures(kept)
-    FILE.write_text(_json({**extras, "figures": {row.key: asdict(row) for row in rows}, "lines": kept}))
+    by_key = {row.key: asdict(row) for row in rows}
+    FILE.write_text(_json({**extras, "figures": by_key, "lines": kept}))
+    page.update(by_key)
     plots.curves(rows)
     text = "\n\n".join(part.strip() for part in _parts(rows, kept, extras, order))
     save("learning", "Learning per query", COMMAND, text)
@@ -70,7 +72,8 @@ def _json(document: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-def _extra(name: str) -> dict[str, Any] | None:
+def extra(name: str) -> dict[str, Any] | None:
+    """What was measured apart from the grid on this machine, or None."""
     path = CACHE / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
@@ -96,6 +99,8 @@ def _parts(
     yield "### The paper's ablations\n\n" + _ablations(rows)
     if "whitebox" in extras:
         yield "### With the source model's gradients\n\n" + _whitebox(extras["whitebox"])
+    if "answers" in extras:
+        yield "### The answers, before and after\n\n" + extras["answers"]["sentence"]
     if "http" in extras:
         yield "### The same over HTTP\n\n" + extras["http"]["sentence"]
     yield "### Cost of the maths\n\n" + _maths(lines, extras.get("maths"))

@@ -28,6 +28,7 @@ from benchmarks.learning import tasks
 
 SIDE, FRAME, BATCH, STEP_SIZE, START = 128, 0.5, 20, 0.05, 0.3
 MEAN, SCALE = 127.0, 128.0  # of the network's input
+STEPS, SEEDS = 150, 3
 EVERY = 25  # steps between validations
 CHECKED, DIRECTIONS = 4, 640  # images and directions of the estimator's check
 
@@ -112,7 +113,7 @@ def loss(
     return (-weights[torch.tensor(labels)] * (1 - right) ** gamma * right.log()).mean()
 
 
-def measure(steps: int, seeds: int) -> dict[str, Any]:
+def measure(steps: int = STEPS, seeds: int = SEEDS) -> dict[str, Any]:
     """Every row on digits, and the estimator beside the true gradient."""
     torch.set_num_threads(1)
     net, task = network(), tasks.load("digits")
