@@ -90,8 +90,8 @@ def problem_of(cell: Cell, source: Source) -> tuple[Problem, Images, Labels]:
     """The problem, its probe paid, and the test images and labels that learning never sees."""
     task = tasks.load(cell.task)
     rows = task.rows(cell.seed, cell.queries)
-    test = rows.pop("test")
-    images = {split: task.images[at] for split, at in rows.items()}
+    test, pictures = rows.pop("test"), task.pictures(rows["train"])
+    images = {split: pictures[at] for split, at in rows.items()}
     plain = (View(size=source.side),)
     probe = {split: asked(source, plain, images[split])[0] for split in rows}
     problem = Problem(
@@ -108,7 +108,7 @@ def problem_of(cell: Cell, source: Source) -> tuple[Problem, Images, Labels]:
         probe=probe,
         groups=None if task.groups is None else {split: task.groups[at] for split, at in rows.items()},
     )
-    return problem, task.images[test], task.labels[test]
+    return problem, pictures[test], task.labels[test]
 
 
 def asked(source: Source, views: tuple[View, ...], images: Images, clock: Clock | None = None) -> Scores:

@@ -25,8 +25,8 @@ TASKS = {
     "melanoma": "melanoma or nevus (HAM10000, Tschandl et al. 2018, CC BY-NC 4.0), by lesion",
     "ham7": "7 skin lesions (HAM10000, Tschandl et al. 2018, CC BY-NC 4.0), at most 240 a class, by lesion",
     "abide": "autism or control, correlations of 200 regions (ABIDE I, 1000 Functional Connectomes), 10-fold",
-    "messidor": "retinopathy, 19 features (Messidor features, UCI, CC BY 4.0) as grey cells, stratified",
-    "ecg200": "heartbeat, Gramian angular field (ECG200, UCR archive), the published split",
+    "messidor": "retinopathy, 19 features (Messidor features, UCI, CC BY 4.0), a tile each, stratified",
+    "ecg200": "normal heartbeat or ischaemia, series as pictures (ECG200, UCR archive), the published split",
 }
 PREAMBLE = """
 A *cell* learns one task through one source model by one method under one seed, then looks at its test images

@@ -15,13 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts import Images, Labels, Split
 from app.jobs import samples
+from app.reprogramming import encoder
 from app.reprogramming.picture import decode
 from app.reprogramming.splits import fold_numbers, stratified_split
 from examples.prepare import ABIDE, BENCH_DATA, HAM10000, LESIONS, MELANOMA_OR_NEVUS, autism, lesions
@@ -31,6 +32,7 @@ Rows = NDArray[np.intp]
 VALIDATION = 0.2  # of the learning images
 MOST_PER_CLASS = 240  # HAM10000, 7 classes: two of them have fewer images
 FOLDS = 10  # ABIDE
+NO_IMAGES = np.zeros((0, 1, 1, 3), np.uint8)
 MESSIDOR, ECG_TRAIN, ECG_TEST = "messidor_features.arff", "ECG200_TRAIN.txt", "ECG200_TEST.txt"
 
 
@@ -42,13 +44,14 @@ class MissingData(Exception):
 class Task:
     """`parts(seed)` are the rows that may be learned from, and the test rows."""
 
-    images: Images
+    images: Images  # of records (`kind`): empty, they are drawn by an encoder of the training rows
     labels: Labels
     classes: tuple[str, ...]
     parts: Callable[[int], tuple[Rows, Rows]]
     learn: int  # images learned from, validation included, when the money allows
     groups: NDArray[Any] | None = None
-    raw: NDArray[np.float64] | None = None  # what the images were made of, for models that need no API
+    raw: NDArray[np.float64] | None = None  # (n, F) what the images are made of, for models without an API
+    kind: Literal["table", "series"] | None = None
 
     def rows(self, seed: int, queries: int) -> dict[Split, Rows]:
         """Train, validation and test rows. With few queries, half as many images as queries: learning needs
@@ -57,6 +60,15 @@ class Task:
         pool = self._part(pool, min(self.learn, queries // 2) / len(pool), seed)[0]
         val, train = self._part(pool, VALIDATION, seed)
         return {"train": train, "val": val, "test": test}
+
+    def pictures(self, train: Rows) -> Images:
+        """All images, (n, h, w, 3); records as a job draws them."""
+        if self.kind is None or self.raw is None:
+            return self.images
+        records: list[list[float]] = self.raw.tolist()
+        names = [f"feature {i}" for i in range(self.raw.shape[1])]
+        drawn = encoder.fit(self.kind, [records[i] for i in train], {len(names)}, names, [True] * len(names))
+        return np.stack([drawn.image(record) for record in records])
 
     def _part(self, rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
         if share >= 1:
@@ -121,7 +133,7 @@ def messidor() -> Task:
     lines = _need(MESSIDOR).read_text().partition("@data")[2].split()
     values = np.array([line.split(",") for line in lines], np.float64)
     raw, labels = values[:, :-1], values[:, -1].astype(np.intp)
-    return Task(cells(raw), labels, ("none", "signs"), _shares(labels, 300), 500, raw=raw)
+    return Task(NO_IMAGES, labels, ("none", "signs"), _shares(labels, 300), 500, raw=raw, kind="table")
 
 
 def ecg200() -> Task:
@@ -129,8 +141,8 @@ def ecg200() -> Task:
     values = np.concatenate([np.loadtxt(_need(ECG_TRAIN)), np.loadtxt(_need(ECG_TEST))])
     labels, raw = (values[:, 0] > 0).astype(np.intp), values[:, 1:]
     return Task(
-        angles(raw), labels, ("ischaemia", "normal"), lambda _: (np.arange(100), np.arange(100, 200)), 100,
-        raw=raw,
+        NO_IMAGES, labels, ("ischaemia", "normal"), lambda _: (np.arange(100), np.arange(100, 200)), 100,
+        raw=raw, kind="series",
     )  # fmt: skip
 
 
@@ -149,26 +161,6 @@ TASKS: dict[str, Callable[[], Task]] = {
 def load(name: str) -> Task:
     """Raises MissingData."""
     return TASKS[name]()
-
-
-def cells(table: NDArray[np.float64]) -> Images:
-    """(n, F) rows of a table as grey cells (n, g, g, 3), g * g >= F: a feature's rank among all rows, least
-    black, most white; ranks use no label."""
-    side = int(np.ceil(np.sqrt(table.shape[1])))
-    ranks = np.stack([np.searchsorted(np.sort(column), column, "right") for column in table.T], axis=1)
-    grey = np.zeros((len(table), side * side), np.uint8)
-    grey[:, : table.shape[1]] = np.rint(255 * ranks / len(table))
-    return _rgb(grey.reshape(-1, side, side))
-
-
-def angles(series: NDArray[np.float64]) -> Images:
-    """(n, L) series as Gramian angular summation fields (n, L, L, 3) (Wang and Oates 2015, eq. 4): each
-    series is scaled to [-1, 1], the pixel is cos(phi_i + phi_j) with phi = arccos of the value."""
-    low, high = series.min(axis=1, keepdims=True), series.max(axis=1, keepdims=True)
-    x = np.clip(2 * (series - low) / (high - low) - 1, -1, 1)
-    y = np.sqrt(1 - x**2)
-    field = x[:, :, None] * x[:, None] - y[:, :, None] * y[:, None]
-    return _rgb(np.rint((field + 1) * 127.5).astype(np.uint8))
 
 
 def _shares(
