@@ -86,12 +86,16 @@ def demo(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    connections: Annotated[
+        bool, typer.Option("--connections", help="Test every connection: one billable query each.")
+    ] = False,
+) -> None:
     """Settings with their source, database, disk, migrations and connections; exit code 3 when one is ill."""
     from app import doctor as checks
     from app.settings import Settings
 
-    raise typer.Exit(0 if checks.report(Settings()) else EXIT_REFUSED)
+    raise typer.Exit(0 if checks.report(Settings(), ask=connections) else EXIT_REFUSED)
 
 
 @db.command("upgrade")

@@ -1,7 +1,9 @@
-"""`reprog doctor`: is this installation fit to run? Reads and reports; spends and changes nothing."""
+"""`reprog doctor`: is this installation fit to run? Reads and reports, and changes nothing. It spends only
+where it is told to test the connections."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,19 +11,24 @@ from pathlib import Path
 
 from pydantic import SecretStr
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import ReprogError
+from app.jobs.spec import amount
 from app.settings import Settings
 from app.storage import database
+from app.storage.connections import ConnectionRecord
+from app.wiring import House
 
 LEAST_FREE = 2**30  # bytes
 
 
-def report(settings: Settings) -> bool:
-    """Print every setting with its source and every check. Returns whether all is well."""
+def report(settings: Settings, *, ask: bool = False) -> bool:
+    """Print every setting with its source and every check. `ask`: test every connection, one billable query
+    each. Returns whether all is well."""
     console = Console()
     table = Table("setting", "value", "from")
     for name in Settings.model_fields:
@@ -32,9 +39,61 @@ def report(settings: Settings) -> bool:
     console.print(table)
     well = True
     for check, ok, words in _checks(settings):
-        console.print(f"{'[green]ok[/green]  ' if ok else '[red]ILL[/red] '} {check}: {words}")
+        _line(console, check, ok, words)
         well &= ok
+    if well and _there(settings):
+        for check, ok, words in _connections(settings, ask):
+            _line(console, check, ok, words)
+            well &= ok
     return well
+
+
+def _line(console: Console, check: str, ok: bool, words: str) -> None:
+    console.print(f"{'[green]ok[/green]  ' if ok else '[red]ILL[/red] '} {escape(check)}: {escape(words)}")
+
+
+def _there(settings: Settings) -> bool:
+    file = make_url(settings.database()).database or ""
+    return not settings.database().startswith("sqlite") or Path(file).exists()
+
+
+def _connections(settings: Settings, ask: bool) -> Iterator[tuple[str, bool, str]]:
+    """One line for each connection: what its model answered, or what asking would cost."""
+    house = House(settings)
+    try:
+        found, last = house.connections.list(limit=100), None
+        while found:
+            for connection in found:
+                where = f"connection {connection.name} ({connection.provider}, {connection.id})"
+                ok, words = _tested(house, connection) if ask else (True, _price(connection))
+                yield where, ok, words
+                last = connection.id
+            found = house.connections.list(last, limit=100)
+    finally:
+        house.close()
+
+
+def _price(connection: ConnectionRecord) -> str:
+    price = connection.price
+    cost = f"{amount(price.micros)} {price.currency}"
+    return f"not asked; `reprog doctor --connections` sends one query for {cost}"
+
+
+def _tested(house: House, connection: ConnectionRecord) -> tuple[bool, str]:
+    try:
+        found = asyncio.run(house.probe(connection.id))
+    except ReprogError as error:
+        return False, f"{error.detail} {error.hint or ''}".strip()
+    skew = found["clock_skew_seconds"]
+    words = [
+        f"{len(found['labels'])} labels",
+        f"{found['latency_ms']:.0f} ms",
+        f"version {found['model_version'] or 'not told'}",
+        f"scores {found['score_kind']}, measured {found['score_kind_measured']}",
+        "clocks agree" if not skew else f"its clock is {abs(skew)} s {'ahead' if skew > 0 else 'behind'}",
+        f"cost {amount(found['cost_micros'])} {connection.price.currency}",
+    ]
+    return True, ", ".join(words)
 
 
 def _checks(settings: Settings) -> Iterator[tuple[str, bool, str]]:
@@ -52,9 +111,8 @@ def _checks(settings: Settings) -> Iterator[tuple[str, bool, str]]:
         loopback or settings.auth == "keys",
         f"auth is {settings.auth}, listening on {settings.host}",
     )
-    file = make_url(settings.database()).database or ""
-    if settings.database().startswith("sqlite") and not Path(file).exists():
-        yield "database", True, f"{file} will be made at the first start"
+    if not _there(settings):
+        yield "database", True, f"{make_url(settings.database()).database} will be made at the first start"
         return
     try:
         behind = database.behind(settings.database())

@@ -28,19 +28,21 @@ class Service:
         self.process: subprocess.Popen[bytes] | None = None
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60, trust_env=False)
 
-    def start(self, **settings: str) -> None:
-        environment = {
+    def environment(self, **settings: str) -> dict[str, str]:
+        """Of its processes."""
+        ours = {
             "REPROG_DATA_DIR": str(self._folder),
             "REPROG_ALLOW_PRIVATE_HOSTS": "true",
             "REPROG_PORT": str(self.port),
             "REPROG_EXECUTOR_ID": f"test-{self.port}",
-            **self._settings,
-            **settings,
         }
+        return os.environ | ours | self._settings | settings
+
+    def start(self, **settings: str) -> None:
         with (self._folder / "serve.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "app.cli", "serve"],
-                env=os.environ | environment,
+                env=self.environment(**settings),
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

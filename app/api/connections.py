@@ -13,7 +13,15 @@ from app.api import auth, terms, views
 from app.api.deps import Services, Wired
 from app.api.lists import After, Limit, page
 from app.api.problems import declared, storable
-from app.api.schemas import Connection, ConnectionBody, ConnectionPatch, ConnectionTest, Labels, Page
+from app.api.schemas import (
+    Connection,
+    ConnectionBody,
+    ConnectionPatch,
+    ConnectionTest,
+    ConnectionTestBody,
+    Labels,
+    Page,
+)
 from app.errors import BadRequest
 from app.jobs.spec import Money
 from app.storage.connections import ConnectionRecord, NewConnection
@@ -161,12 +169,18 @@ def delete_connection(connection_id: str, wired: Wired) -> None:
 
 @router.post("/{connection_id}/test", response_model=ConnectionTest, dependencies=[auth.needs("spend")])
 async def test_connection(
-    connection_id: str, request: Request, response: Response, wired: Wired
+    connection_id: str,
+    request: Request,
+    response: Response,
+    wired: Wired,
+    body: ConnectionTestBody | None = None,  # noqa: PT028 - a route, no test
 ) -> dict[str, Any]:
-    """Send one billable query: labels, latency, model version."""
+    """Send one billable query: labels, kind of scores, latency, model version, clock skew. With `probes` two
+    more: does the service seem to resize or re-compress? With `repeats`: do answers vary?"""
     record = await asyncio.to_thread(wired.connections.get, connection_id)
     payer = auth.caller_of(request).account(record.price.currency)
-    found = await wired.probe(connection_id, payer)
+    asked = body or ConnectionTestBody()
+    found = await wired.probe(connection_id, payer, probes=asked.probes, repeats=asked.repeats)
     shown = {k: v for k, v in found.items() if k not in ("cost_micros", "currency")}
     if "cost_micros" in found:
         shown["cost"] = views.money(found["cost_micros"], record.price.currency)

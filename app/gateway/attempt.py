@@ -1,17 +1,19 @@
-"""The blocking halves of one HTTP request, run in threads: intent before it, settlement after."""
+"""The two halves of one HTTP request: intent before it, settlement after."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from asyncio import Event
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts import Outcome, Reply, WireReply, WireRequest
+from app.contracts import Outcome, Reply, Reserve, Settle, WireReply, WireRequest
 from app.errors import ProviderError, ReplyInvalid, Taken, Unusable
 from app.gateway.encoding import key
 from app.gateway.faults import crash_point
@@ -19,7 +21,10 @@ from app.gateway.faults import crash_point
 if TYPE_CHECKING:
     from app.gateway.query import Gateway
 
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 Row = NDArray[np.float32]
+SMALL = 2**20  # bytes up to which work is done in the event loop: a hop to a thread and back costs more
 PATIENCE = 300.0  # seconds that paid answers wait in memory for the database
 
 
@@ -43,6 +48,7 @@ class Wish:
     keep_micros: int = 0
     keep_queries: int = 0
     payer: str | None = None  # a key's id; None: whose the scope is
+    fresh: bytes = b""  # not empty: past the cache, under keys that nobody asks again
     hurry: Event = field(default_factory=Event)  # set: do not wait for a database that is away
 
 
@@ -57,11 +63,17 @@ class Settled:
     change: tuple[str, str] | None = None
 
 
-def prepare(g: Gateway, items: Sequence[Item], wish: Wish, retried: bool) -> tuple[WireRequest, int]:
+async def _inline(g: Gateway, size: int, call: Callable[[Unpack[Ts]], T], *given: *Ts) -> T:
+    """A pure call on `size` bytes, here where it is short."""
+    return call(*given) if size <= SMALL else await g.blocking(call, *given)
+
+
+async def prepare(g: Gateway, items: Sequence[Item], wish: Wish, retried: bool) -> tuple[WireRequest, int]:
     """The request's bytes, and the id of its committed intent. Raises BudgetExhausted, Taken, Crowded,
     Unusable, and StaleFence or Interrupted when the job is not to go on here."""
-    request = g.account.provider.request([item.png for item in items])
-    attempt = g.ledger.reserve(
+    pngs = [item.png for item in items]
+    request = await _inline(g, sum(map(len, pngs)), g.account.provider.request, pngs)
+    intent = Reserve(
         g.scope,
         g.account.connection_id,
         fence=g.fence,
@@ -75,40 +87,37 @@ def prepare(g: Gateway, items: Sequence[Item], wish: Wish, retried: bool) -> tup
         keys=[(item.claim, item.key) for item in items],
         payer=wish.payer,
     )
+    attempt = await asyncio.wrap_future(g.ledger.submit(intent))
     crash_point("after_intent")
-    if items[0].version == "" and g.model.known():  # answers are under other keys since just now
-        close(g, attempt, wish, len(items), None, sent=False)
+    if items[0].version == "" and await g.blocking(g.model.known):  # answers are under other keys since now
+        await close(g, attempt, wish, len(items), None, sent=False)
         raise Taken(frozenset())
     return request, attempt
 
 
-def conclude(g: Gateway, attempt: int, wish: Wish, items: Sequence[Item], wire: WireReply) -> Settled:
+async def conclude(g: Gateway, attempt: int, wish: Wish, items: Sequence[Item], wire: WireReply) -> Settled:
     """Translate the reply; store its answers and settle it in one transaction. Raises Unusable when the
     database stays away."""
     try:
-        reply = g.account.provider.reply(wire, len(items))
+        reply = await _inline(g, len(wire.body), g.account.provider.reply, wire, len(items))
         if len(reply.outcomes) != len(items):
             raise ReplyInvalid(f"{len(reply.outcomes)} answers to {len(items)} images.")
-        rows = {
-            item.index: g.model.row(outcome)
-            for item, outcome in zip(items, reply.outcomes, strict=True)
-            if not isinstance(outcome, ProviderError)
-        }
+        rows = _rows(g, items, reply) if g.model.knows(reply) else await g.blocking(_rows, g, items, reply)
     except Exception as error:  # also a fault of the adapter: the request was sent, so it is settled
         if isinstance(error, ProviderError):
             error.http_status = error.http_status or wire.status
-        return Settled(close(g, attempt, wish, len(items), error), error=error)
+        return Settled(await close(g, attempt, wish, len(items), error), error=error)
     crash_point("after_answer")
     errors = [outcome for outcome in reply.outcomes if isinstance(outcome, ProviderError)]
     for error in errors:
         error.http_status = error.http_status or wire.status
     unknown = sum(error.billed is None for error in errors)
     billed = len(rows) + sum(error.billed is True for error in errors)
-    change = g.model.answered_by(reply.version) if rows else None  # before the keys are free for others
-    _settle(
-        g,
+    change = None
+    if rows and reply.version not in ("", g.model.version):  # before the keys are free for others
+        change = await g.blocking(g.model.answered_by, reply.version)
+    settlement = Settle(
         attempt,
-        wish,
         _answers(g, items, reply, rows),
         billed=billed,
         unknown=unknown,
@@ -117,7 +126,16 @@ def conclude(g: Gateway, attempt: int, wish: Wish, items: Sequence[Item], wire: 
         request_id=reply.request_id,
         code=errors[0].code if errors else None,
     )
+    await _settle(g, wish, settlement)
     return Settled(billed + unknown, reply.outcomes, rows, change=change)
+
+
+def _rows(g: Gateway, items: Sequence[Item], reply: Reply) -> dict[int, Row]:
+    return {
+        item.index: g.model.row(outcome)
+        for item, outcome in zip(items, reply.outcomes, strict=True)
+        if not isinstance(outcome, ProviderError)
+    }
 
 
 def _answers(
@@ -134,7 +152,7 @@ def _answers(
     return answers
 
 
-def close(
+async def close(
     g: Gateway, attempt: int, wish: Wish, images: int, error: BaseException | None, sent: bool = True
 ) -> int:
     """Settle a request that brought no answer; returns the queries spent. Raises Unusable."""
@@ -142,10 +160,8 @@ def close(
     verdict = False if not sent else known.billed if known is not None else None
     billed = images if verdict is True else 0
     unknown = images if verdict is None else 0
-    _settle(
-        g,
+    settlement = Settle(
         attempt,
-        wish,
         (),
         billed=billed,
         unknown=unknown,
@@ -154,32 +170,21 @@ def close(
         request_id=known.request_id if known else None,
         code=known.code if known else "not_sent" if not sent else "internal_error",
     )
+    await _settle(g, wish, settlement)
     return billed + unknown
 
 
-def _settle(
-    g: Gateway,
-    attempt: int,
-    wish: Wish,
-    answers: Sequence[tuple[bytes, Row]],
-    *,
-    billed: int,
-    unknown: int,
-    outcome: str,
-    http_status: int | None,
-    request_id: str | None,
-    code: str | None,
-) -> None:
+async def _settle(g: Gateway, wish: Wish, settlement: Settle) -> None:
     """Settle, and where the database is full, locked or away, again until it is back: the answers are paid.
     Raises Unusable after PATIENCE seconds, or at once in a hurry."""
     until = time.monotonic() + PATIENCE
     while True:
         try:
-            g.ledger.settle(
-                attempt, answers, billed=billed, unknown=unknown, outcome=outcome,
-                http_status=http_status, request_id=request_id, code=code,
-            )  # fmt: skip
+            await asyncio.wrap_future(g.ledger.submit(settlement))
             return
         except Unusable:
-            if time.monotonic() > until or wish.hurry.wait(1.0):
+            if time.monotonic() > until or wish.hurry.is_set():
                 raise
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await wish.hurry.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from secrets import token_bytes
 from typing import TypeVar, TypeVarTuple, Unpack
 
 from app.contracts import AnswerStore, Images, Query, RateLimiter, Scores
@@ -57,12 +58,11 @@ class Gateway:
         self.pace = asyncio.Lock()  # one request at a time waits for its slot: a pause reaches all behind it
         self.buying: dict[bytes, asyncio.Future[None]] = {}  # image digest -> done, whatever the outcome
         self.failures = 0  # requests that failed in a row
-        self.trial = (
-            False  # half open: one request at a time finds out whether the provider is up again
-        )
+        self.trial = False  # half open: one request at a time finds out whether the provider is up again
         self.alone = asyncio.Lock()  # whoever is that request
         self.held_until = 0.0  # UTC epoch seconds: before it the rate, or a Retry-After, lets nothing leave
         self.answered = 0  # images ever answered here
+        self.clock_ahead: float | None = None  # seconds that the provider's clock was ahead of ours
         # A thread for every request that may run: those that wait for the ledger fill its next group commit.
         workers = min(_MOST_THREADS, account.limits.concurrency + 2)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="gateway")
@@ -76,15 +76,18 @@ class Gateway:
         cache_only: bool = False,
         purpose: str = "step",
         payer: str | None = None,
+        fresh: bool = False,
     ) -> Answers:
         """Scores of (N, H, W, 3) uint8 images, each bought at most once.
 
         `keep_*` of the scope's budget stay untouched; `cache_only` sends nothing; `payer` is the key that is
-        charged too (default: the one its scope was opened for). Raises BudgetExhausted,
-        ConfigError and its kinds, Throttled and Unavailable (the provider stays down), Unusable; by then
-        every request that was under way has been waited for, and what it brought is stored.
+        charged too (default: the one its scope was opened for); `fresh` asks the source model whatever is
+        known, also for images that look the same. Raises BudgetExhausted, ConfigError and its kinds,
+        Throttled and Unavailable (the provider stays down), Unusable; by then every request that was under
+        way has been waited for, and what it brought is stored.
         """
-        return await Round(self, images, Wish(purpose, keep_micros, keep_queries, payer), cache_only).run()
+        wish = Wish(purpose, keep_micros, keep_queries, payer, token_bytes(16) if fresh else b"")
+        return await Round(self, images, wish, cache_only).run()
 
     def query(
         self, labels: tuple[str, ...], *, keep_micros: int = 0, keep_queries: int = 0, purpose: str = "step"

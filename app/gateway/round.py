@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -180,7 +181,8 @@ class Round:
         """What is known, and all images as items; those that may have to be sent come with their PNG."""
         g = self._g
         own, info, version = g.account.connection_id, g.account.provider.info, g.model.version
-        marks = [digest(self._images[index]) for index in indices]
+        fresh = self._wish.fresh
+        marks = [digest(self._images[index], fresh and b"%b%d" % (fresh, index)) for index in indices]
         keys = [key(own, info, version, mark) for mark in marks]
         found = dict(g.answers.get(keys))
         new = {mark: i for i, mark, its in zip(indices, marks, keys, strict=True) if its not in found}
@@ -267,24 +269,30 @@ class Round:
             if time.monotonic() - began > _OLD and not await g.blocking(g.ledger.holds, attempt):
                 raise NotSent("The reservation was given up while it waited.", code="given_up")
         except BaseException as error:
-            await g.blocking(close, g, attempt, self._wish, len(items), error, False)
+            await close(g, attempt, self._wish, len(items), error, False)
             raise
         try:
             reply = await self._send(request)
         except Exception as error:
             sent = not isinstance(error, Forbidden)
-            spent = await g.blocking(close, g, attempt, self._wish, len(items), error, sent)
+            spent = await close(g, attempt, self._wish, len(items), error, sent)
             self._spent += spent
             self._failed(error)
             raise
+        self._read_clock(reply)
         crash_point("after_send")
-        settled = await g.blocking(conclude, g, attempt, self._wish, items, reply)
+        settled = await conclude(g, attempt, self._wish, items, reply)
         crash_point("after_settle")
         self._spent += settled.spent
         if settled.error is not None:
             self._failed(settled.error)
             raise g.policy.judge(settled.error)
         self._receive(chunk, settled)
+
+    def _read_clock(self, reply: WireReply) -> None:
+        with suppress(ValueError, TypeError):  # none, or no date
+            sent = parsedate_to_datetime(reply.headers.get("date", "")).timestamp()
+            self._g.clock_ahead = sent + 0.5 - time.time()  # the header counts whole seconds
 
     async def _reserve(self, chunk: _Chunk) -> tuple[WireRequest, int] | None:
         """Request and committed intent for those images of the chunk that nobody else is buying."""
@@ -302,11 +310,11 @@ class Round:
         """`prepare`, again and again while other processes have as many requests under way as are allowed."""
         g = self._g
         with suppress(Crowded):
-            return await g.blocking(prepare, g, chunk.items, self._wish, chunk.asked)
+            return await prepare(g, chunk.items, self._wish, chunk.asked)
         async with g.turn:
             while True:
                 with suppress(Crowded):
-                    return await g.blocking(prepare, g, chunk.items, self._wish, chunk.asked)
+                    return await prepare(g, chunk.items, self._wish, chunk.asked)
                 await self._rest(random.uniform(0.5, 1.5) * _LOOK)
 
     def _keyed(self, item: Item) -> Item:
@@ -340,9 +348,11 @@ class Round:
         account = self._g.account
         async with self._g.pace:
             await self._pause(0)
-            wait = await self._g.blocking(
-                self._g.rates.acquire, account.credential, account.limits.requests_per_second
-            )
+            wait = self._g.rates.take(account.credential)
+            if wait is None:
+                wait = await self._g.blocking(
+                    self._g.rates.acquire, account.credential, account.limits.requests_per_second
+                )
             if wait > _HELD:
                 self._g.held_until = time.time() + wait
             await self._pause(wait)

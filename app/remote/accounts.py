@@ -43,10 +43,23 @@ def connection_update(
 
 
 @connections.command("test")
-def connection_test(ident: str, as_json: Json = False) -> None:
-    """Send one billable query: labels, latency, model version."""
-    columns = ("ok", "labels", "latency_ms", "model_version", "score_kind")
-    show(call("POST", f"/v1/connections/{ident}/test").json(), as_json, columns)
+def connection_test(
+    ident: str,
+    probes: Annotated[
+        bool, typer.Option("--probes", help="Two queries more: does it resize or re-compress images?")
+    ] = False,
+    repeats: Annotated[int, typer.Option(help="So many queries more: do answers vary?")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Send one billable query: labels, kind of scores, latency, model version, clock skew."""
+    columns = (
+        "ok", "labels", "latency_ms", "model_version", "score_kind", "score_kind_measured", "truncated",
+        "decimals", "clock_skew_seconds", "cost.amount",
+    )  # fmt: skip
+    columns += ("seems_to_resize", "seems_to_recompress") if probes else ()
+    columns += ("repeats.spread",) if repeats else ()
+    body = {"probes": probes, "repeats": repeats}
+    show(call("POST", f"/v1/connections/{ident}/test", json=body).json(), as_json, columns)
 
 
 @connections.command("labels")

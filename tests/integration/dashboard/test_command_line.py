@@ -152,7 +152,7 @@ def names(full: SimpleNamespace, tmp_path: Path) -> dict[str, str]:
     """What LINES are filled with."""
     place: Place = full.place
 
-    async def probe(*_: object) -> dict[str, Any]:
+    async def probe(*_: object, **__: object) -> dict[str, Any]:
         return {"labels": ["safe", "not safe"], "latency_ms": 12.0, "model_version": "v1", "score_kind": "p",
                 "cost_micros": 1200, "queries": 1}  # fmt: skip
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from app.contracts import ScoreKind
-from app.jobs.serve import measured_kind
+from app.jobs.probe import measured_kind
 
 NAN = float("nan")
 
