@@ -10,8 +10,18 @@ from app.api import auth, views
 from app.api.deps import Services, Wired
 from app.api.lists import After, Limit, Number, page
 from app.api.problems import declared
-from app.api.schemas import EndpointBody, EndpointLimits, EndpointPatch, EndpointView, Page, VersionView
+from app.api.schemas import (
+    CanaryBody,
+    EndpointBody,
+    EndpointLimits,
+    EndpointPatch,
+    EndpointView,
+    Page,
+    VersionView,
+)
 from app.errors import BadRequest
+from app.jobs.spec import Money
+from app.storage.canaries import scope
 from app.storage.endpoints import EndpointRecord
 
 router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"], responses=declared(402))
@@ -49,15 +59,28 @@ def get_endpoint(name: str, wired: Wired) -> dict[str, Any]:
 
 @router.patch("/{name}", response_model=EndpointView, dependencies=[auth.needs("write")])
 def change_endpoint(name: str, body: EndpointPatch, wired: Wired) -> dict[str, Any]:
-    """Roll back or forward (`version`), switch off and on (`enabled`), cap the spending (`limits`)."""
+    """Roll back or forward (`version`), switch off and on (`enabled`), cap the spending (`limits`), watch the
+    source model (`canary`)."""
     record = wired.endpoints.get(name)
     if body.limits is not None:
         _cap(wired, record, body.limits)
+    if "canary" in body.model_fields_set:
+        _watch(wired, record, body.canary)
     return _view(wired, wired.endpoints.edit(name, version=body.version, enabled=body.enabled))
 
 
-def _cap(wired: Services, record: EndpointRecord, limits: EndpointLimits) -> None:
-    """Set the caps that are given; null takes one away. Raises BadRequest, Conflict `cap_below_spent`."""
+def _watch(wired: Services, record: EndpointRecord, canary: CanaryBody | None) -> None:
+    """Set the canary up, anew, or take it away. Raises BadRequest, Conflict `cap_below_spent`."""
+    if canary is None:
+        wired.endpoints.canaries.remove(record.id)
+        return
+    cap = _money(wired, record, canary.budget, "canary.budget.currency")
+    wired.endpoints.canaries.put(record.id, canary.queries, canary.every_seconds, canary.tolerance)
+    wired.ledger.set_caps(scope(record.id), cap, None)
+
+
+def _money(wired: Services, record: EndpointRecord, budget: Money | None, param: str) -> int | None:
+    """A cap in micro-units. Raises BadRequest `currency_mismatch`."""
     currency = wired.connections.currencies()[record.live.connection_id]
     if limits.budget is not None and limits.budget.currency != currency:
         raise BadRequest(
@@ -66,10 +89,16 @@ def _cap(wired: Services, record: EndpointRecord, limits: EndpointLimits) -> Non
             param="limits.budget.currency",
             hint=f"Give the budget in {currency}.",
         )
+    return None if budget is None else budget.micros
+
+
+def _cap(wired: Services, record: EndpointRecord, limits: EndpointLimits) -> None:
+    """Set the caps that are given; null takes one away. Raises BadRequest, Conflict `cap_below_spent`."""
+    given = _money(wired, record, limits.budget, "limits.budget.currency")
     now = views.spending(wired, record.id)
     cap, queries = now.cap, now.queries_cap
     if "budget" in limits.model_fields_set:
-        cap = None if limits.budget is None else limits.budget.micros
+        cap = given
     if "max_queries" in limits.model_fields_set:
         queries = limits.max_queries
     wired.ledger.set_caps(record.id, cap, queries)

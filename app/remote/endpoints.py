@@ -23,7 +23,7 @@ from app.remote.client import (
     show,
 )
 
-_COLUMNS = ("name", "version", "enabled", "job_id", "cost.billable_queries", "cost.spent.amount")
+_COLUMNS = ("name", "version", "status", "job_id", "cost.billable_queries", "cost.spent.amount")
 
 group = resource("endpoints", _COLUMNS)
 
@@ -41,11 +41,20 @@ def update(
     version: Annotated[int | None, typer.Option(help="Serve this version: forward or back.")] = None,
     enabled: Annotated[bool | None, typer.Option("--enable/--disable", help="Answer, or refuse.")] = None,
     budget: Annotated[str | None, typer.Option(help="Spend cap: '5.00' or '5.00 EUR'.")] = None,
+    canary: Annotated[
+        int | None,
+        typer.Option(help="Ask so many fixed queries each hour, and say when answers move; 0: stop."),
+    ] = None,
+    canary_budget: Annotated[str | None, typer.Option(help="Most that the canary may cost: '1.00'.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Another version, on or off, a spend cap."""
+    """Another version, on or off, a spend cap, a canary."""
     limits = {"budget": money(budget)} if budget else None
-    body = patch(file, version=version, enabled=enabled, limits=limits)
+    cap = {"budget": money(canary_budget)} if canary_budget else {}
+    watch = None if canary is None else {"queries": canary, **cap}
+    body = patch(file, version=version, enabled=enabled, limits=limits, canary=watch)
+    if canary == 0:
+        body["canary"] = None
     show(call("PATCH", f"/v1/endpoints/{name}", json=body).json(), as_json, _COLUMNS)
 
 

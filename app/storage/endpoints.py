@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
 
 from app.errors import BadRequest, Conflict, NotFound
-from app.storage import ids, tables
+from app.storage import canaries, ids, tables
 from app.storage.booking import open_scopes
+from app.storage.canaries import Canaries
 from app.storage.database import now, read, write
 
 _endpoints, _versions = tables.endpoints, tables.endpoint_versions
@@ -51,6 +52,7 @@ class LiveVersion:
 class Endpoints:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.canaries = Canaries(engine)
 
     def publish(
         self, name: str, job_id: str, checkpoint_id: str, *, overwrite: bool = True
@@ -151,6 +153,7 @@ class Endpoints:
         """Raises NotFound. What it spent stays in the ledger."""
         found = self.get(name)
         with write(self._engine) as connection:
+            canaries.drop(connection, found.id)
             connection.execute(delete(_versions).where(_versions.c.endpoint_id == found.id))
             connection.execute(delete(_endpoints).where(_endpoints.c.id == found.id))
 

@@ -14,8 +14,8 @@ from app.storage.database import now, read
 TYPES = (
     "job.created", "job.started", "job.step", "job.checkpoint", "job.evaluated", "job.images_left_out",
     "job.changed", "job.paused", "job.resumed", "job.continued", "job.cancelling", "job.published",
-    "job.imported", "job.succeeded", "job.failed", "job.cancelled", "job.warning", "job.expectation", "endpoint.degraded",
-    "endpoint.recovered",
+    "job.imported", "job.succeeded", "job.failed", "job.cancelled", "job.warning",
+    "job.expectation", "endpoint.degraded", "endpoint.recovered",
 )  # fmt: skip
 _events = tables.events
 

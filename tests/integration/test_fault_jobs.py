@@ -3,9 +3,10 @@ image has its answer. One installation is used by all; each case has a service, 
 
 from __future__ import annotations
 
+import asyncio
 import io
 import zipfile
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from fault_cases import CASES, SECRET, Case, Service
 from gateway_house import FAST
 from PIL import Image
@@ -23,7 +25,9 @@ from app.api.application import create_app
 from app.jobs.bench import Bench
 from app.jobs.run import run_segment
 from app.settings import Settings
+from app.storage import tables
 from app.storage.budget import Ledger
+from app.storage.database import write
 from app.wiring import House
 
 IMAGES = 20  # of the data set, all splits together: what a job without a program asks
@@ -86,6 +90,16 @@ class Place:
         while await run_segment(job, self.bench):
             pass
         return await self.ok("GET", f"/v1/jobs/{job}")
+
+    async def thread(self, call: Callable[[], Any]) -> Any:
+        return await asyncio.to_thread(call)
+
+    async def due(self, endpoint: str) -> None:
+        """Its canary's time has come."""
+        c = tables.canaries.c
+        with write(self.house.engine) as connection:
+            ident = self.house.endpoints.get(endpoint).id
+            connection.execute(sa.update(tables.canaries).where(c.endpoint_id == ident).values(next_at=0.0))
 
     async def events(self, job: str, kind: str) -> list[dict[str, Any]]:
         found = await self.ok("GET", f"/v1/jobs/{job}/events?limit=100")
