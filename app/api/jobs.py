@@ -18,10 +18,12 @@ from app.api.problems import declared, storable
 from app.api.schemas import CloneBody, JobPatch, JobView, Page
 from app.contracts import Price
 from app.errors import BadRequest, BudgetExhausted, Conflict
+from app.jobs import counsel
 from app.jobs import quote as quotes
 from app.jobs.quote import Plan
 from app.jobs.spec import JobSpec, amount
 from app.storage.connections import ConnectionRecord
+from app.storage.datasets import DatasetRecord
 from app.storage.jobs import OVER, JobRecord
 from app.storage.keys import KeyRecord
 
@@ -46,18 +48,27 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=declared(402))
 @router.post("/quote", response_model=dict[str, Any], dependencies=[auth.needs("read")])
 def quote_job(body: JobSpec, wired: Wired) -> dict[str, Any]:
     """What the job would ask and cost, stage by stage. Nothing is sent or stored."""
-    plan, connection, counts = _planned(wired, body)
-    return quotes.quote(body, plan, connection.price, connection.limits, counts["test"])
+    plan, connection, data = _planned(wired, body)
+    warnings = _concerns(body, plan, connection, data)
+    return quotes.quote(body, plan, connection.price, connection.limits, data.images()["test"], warnings)
 
 
-def _planned(wired: Services, spec: JobSpec) -> tuple[Plan, ConnectionRecord, dict[str, int]]:
+def _planned(wired: Services, spec: JobSpec) -> tuple[Plan, ConnectionRecord, DatasetRecord]:
     """Raises NotFound, BadRequest (`budget_too_small`, `currency_mismatch`, a method's option)."""
     storable(spec)
     connection = wired.connections.get(spec.connection_id)
     data = wired.datasets.get(spec.dataset_id)
-    counts = data.images()
     known = len(connection.labels)
-    return quotes.plan(spec, counts, len(data.classes), known, connection.price), connection, counts
+    return quotes.plan(spec, data.images(), len(data.classes), known, connection.price), connection, data
+
+
+def _concerns(
+    spec: JobSpec, plan: Plan, connection: ConnectionRecord, data: DatasetRecord
+) -> list[dict[str, str]]:
+    """Raises BadRequest `too_many_classes`."""
+    per_class = {name: sum(row.get(name, 0) for row in data.counts.values()) for name in data.classes}
+    kind = connection.options.get("score_kind", "probability")
+    return counsel.concerns(spec, per_class, len(connection.labels), kind, plan)
 
 
 @router.post("", status_code=201, response_model=JobView, dependencies=[auth.needs("spend")])
@@ -70,7 +81,8 @@ def create_job(body: JobSpec, request: Request, response: Response, wired: Wired
 
 
 def _start(wired: Services, spec: JobSpec, caller: KeyRecord) -> JobRecord:
-    _, connection, _ = _planned(wired, spec)
+    plan, connection, data = _planned(wired, spec)
+    _concerns(spec, plan, connection, data)
     payer = caller.account(connection.price.currency)
     if payer is not None:
         _afford(wired, payer, spec, connection.price)
@@ -142,7 +154,7 @@ async def get_job(
     until = time.monotonic() + wait
     body, tag, over = await asyncio.to_thread(_read, wired, job_id)
     known = if_none_match or (tag if wait else "")
-    while wait and not over and _same(tag, known) and time.monotonic() < until:
+    while wait and not wired.closing.is_set() and not over and _same(tag, known) and time.monotonic() < until:
         await asyncio.sleep(_LOOK_EVERY)
         body, tag, over = await asyncio.to_thread(_read, wired, job_id)
     headers = {"ETag": tag, "Cache-Control": "no-cache"}

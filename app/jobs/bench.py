@@ -81,6 +81,7 @@ class Run:
     best: float  # validation accuracy of the best program so far; -1 before the first
     left_out: dict[str, list[int]]  # by split: images the provider will not score
     version: str  # of the source model, that the answers so far are of; "" before the first
+    warned: set[str] = field(default_factory=set[str])  # codes of the concerns told in this segment
     started: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,14 @@ def _too_small(spec: JobSpec, limit: int, least: int, price: Price) -> BadReques
     )
 
 
-def quote(spec: JobSpec, plan: Plan, price: Price, limits: Limits, test_images: int) -> dict[str, Any]:
+def quote(
+    spec: JobSpec,
+    plan: Plan,
+    price: Price,
+    limits: Limits,
+    test_images: int,
+    warnings: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
     """The quote document: queries and cost by stage, wall time at the rate limit, cost per prediction."""
 
     def cost(queries: int) -> dict[str, str]:
@@ -82,9 +90,18 @@ def quote(spec: JobSpec, plan: Plan, price: Price, limits: Limits, test_images: 
         "object": "reprogramming.quote",
         "queries": {"planned": plan.planned, "limit": plan.limit, "reserved_for_test": plan.test},
         "cost": {"planned": cost(plan.planned), "limit": cost(plan.limit)},
-        "stages": [{"name": s.name, "queries": s.queries, "cost": cost(s.queries)} for s in stages],
+        "stages": [
+            {
+                "name": s.name,
+                "queries": s.queries,
+                "cost": cost(s.queries),
+                "seconds": round(s.queries / images_per_second, 1),
+            }
+            for s in stages
+        ],
         "wall_time_seconds": {"p50": round(seconds, 1), "p90": round(seconds * WIRE_OVERHEAD, 1)},
         "per_prediction": [{"queries": r, "cost": cost(r)} for r in (1, 2, 4, 8)],
         "method": {"type": spec.method.type},
         "test_images": test_images,
+        "warnings": list(warnings),
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from app.errors import (
     Unusable,
 )
 from app.gateway.query import Gateway
-from app.jobs import report
+from app.jobs import counsel, report
 from app.jobs.bench import Answered, Bench, Run, ask
 from app.jobs.dataset import files
 from app.jobs.dataset import load as load_dataset
@@ -102,7 +103,11 @@ async def _work(run: Run) -> bool:
     if run.version != run.gateway.model.version:
         run.version = run.gateway.model.version
         await asyncio.to_thread(run.bench.jobs.learns_from, run.job_id, run.fence, run.version)
-    state = _resume(run) or run.method.start(problem)
+    state = _resume(run)
+    if state is None:
+        state = await asyncio.to_thread(run.method.start, problem)
+        if await asyncio.to_thread(_advise, run, problem, state):
+            return False
     try:
         while (wish := run.method.ask(problem, state)) is not None:
             if run.segment_over():
@@ -144,6 +149,8 @@ async def _probe(run: Run) -> Problem:
     provider will not score are left out.
     """
     plain = (View(size=run.size),)
+    await asyncio.to_thread(_concerns, run)
+    await _scout(run, plain)
     answers: dict[Split, Answered] = {}
     for split in LEARNING_SPLITS:
         answers[split] = await _whole(run, split, plain, "probe", keep=run.plan.test)
@@ -169,6 +176,45 @@ async def _probe(run: Run) -> Problem:
         encoder=run.data.encoder,
         records={s: run.data.features[s][kept[s]] for s in LEARNING_SPLITS} if run.data.features else None,
     )
+
+
+def _concerns(run: Run) -> None:
+    """What can be said before anything is spent. Raises BadRequest for what cannot work."""
+    counts = np.bincount(np.concatenate(list(run.data.labels.values())), minlength=len(run.data.classes))
+    per_class = dict(zip(run.data.classes, counts.tolist(), strict=True))
+    found = counsel.concerns(run.spec, per_class, run.source.labels, run.source.score_kind, run.plan)
+    _warn(run, found)
+
+
+def _warn(run: Run, found: list[dict[str, str]]) -> None:
+    for concern in found:
+        if concern["code"] not in run.warned:
+            run.warned.add(concern["code"])
+            run.bench.jobs.warn(run.job_id, run.fence, concern)
+
+
+async def _scout(run: Run, plain: tuple[View, ...]) -> None:
+    """A few images first: a model that says the same of all of them costs no more than these."""
+    rows = np.setdiff1d(
+        counsel.scouts(run.data.labels["train"], run.spec.seed), run.left_out.get("train", [])
+    )
+    with suppress(BudgetExhausted):  # the whole pass sees to that
+        answered = await ask(run, plain, run.data.images["train"][rows], "probe", keep=run.plan.test)
+        if answered.rejected:
+            await asyncio.to_thread(_leave_out, run, "train", rows, answered.rejected)
+        counsel.refuse_constant(answered.scores[0], len(run.data.labels["train"]))
+
+
+def _advise(run: Run, problem: Problem, state: MethodState) -> bool:
+    """What the probe lets expect, told once. Whether the job rests now, as the user wanted. Raises BadRequest
+    for answers that cannot name so many classes."""
+    if run.source.score_kind == "label":
+        counsel.refuse_blunt(problem.classes, len(problem.source_labels), "label", run.plan.views)
+    if "expectation" in run.bench.jobs.get(run.job_id).metrics:
+        return False
+    price = run.source.price
+    document = counsel.expectation(problem, state, run.plan, price.micros, price.currency)
+    return run.bench.jobs.expect(run.job_id, run.fence, document, pause=run.spec.limits.pause_after_probe)
 
 
 async def _whole(run: Run, split: Split, views: tuple[View, ...], phase: str, keep: int = 0) -> Answered:
@@ -238,6 +284,7 @@ def _checkpoint(run: Run, problem: Problem, state: MethodState) -> None:
         run.job_id, run.fence, state.step, method_state.to_bytes(state),
         metrics=dict(state.metrics), queries=cost.queries_spent, spent_micros=cost.spent, phase=state.phase,
     )  # fmt: skip
+    _warn(run, counsel.told(state))
     accuracy = state.metrics.get("val_accuracy", -1.0)
     if accuracy > run.best:
         run.best = accuracy
@@ -262,10 +309,15 @@ async def _judge(run: Run, problem: Problem, program: Program, reason: str | Non
     answered = await _whole(run, "test", (View(size=run.size), *program.views), "test")
     scores = answered.under(problem.source_labels)
     records = run.data.features["test"] if run.data.features else None
-    metrics = await asyncio.to_thread(
-        report.judge, problem, program, images, labels, scores, records=records
-    )
+    paid = {split: await _paid(run, problem, program, split) for split in LEARNING_SPLITS}
+    metrics = await asyncio.to_thread(report.judge, problem, program, images, labels, scores, paid, records)
     await asyncio.to_thread(_finish, run, program, metrics, reason)
+
+
+async def _paid(run: Run, problem: Problem, program: Program, split: Split) -> Scores:
+    """(V, n, K) scores of the program's views that are paid already. Nothing is sent."""
+    answered = await ask(run, program.views, problem.images[split], "test", cached=True)
+    return answered.under(problem.source_labels)
 
 
 def _finish(run: Run, program: Program, metrics: dict[str, Any], reason: str | None) -> None:

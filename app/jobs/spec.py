@@ -83,6 +83,10 @@ class JobLimits(BaseModel):
         int, Field(ge=1, le=16, description="Views the finished program may ask per prediction.")
     ] = 4
     deadline: Annotated[datetime | None, Field(description="RFC 3339 time to stop learning at.")] = None
+    pause_after_probe: Annotated[
+        bool,
+        Field(description="Rest once the probe is paid, with what to expect in `metrics.expectation`."),
+    ] = False
 
     @field_validator("deadline")
     @classmethod

@@ -8,18 +8,19 @@ the program. What is served is the best by validation score, the plain view with
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts import Ask, Losses, MethodState, OptState, Scores, TargetScores
-from app.methods import choice
+from app.contracts import Ask, MethodState, OptState, Scores, TargetScores
+from app.methods import choice, noise
 from app.methods.knobs import DescentOptions, MappingKind
 from app.methods.optimum import packed, unpacked
 from app.methods.problem import Problem, Shape, Stage
 from app.optimisers import AnyOptimiser
 from app.reprogramming import mapping as mappings
-from app.reprogramming.loss import class_weights, cross_entropy, focal
+from app.reprogramming.loss import class_weights, focal_per_image
 from app.reprogramming.mapping import LabelMapping
 from app.reprogramming.program import Program
 from app.reprogramming.scores import log_scores, shares
@@ -123,26 +124,46 @@ class Descent:
     def _stepped(self, problem: Problem, state: MethodState, scores: Scores) -> MethodState:
         view, optimum = self._base(problem), unpacked(state)
         optimiser, rows = self._optimiser(view), self._batch(problem, optimum.step)
-        losses = self._losses(problem, state, rows, scores)
+        each = self._losses(problem, state, rows, scores)
+        losses = each.mean(axis=-1)
         moved = optimiser.tell(optimum, losses)
         pace = self._problem_pace(problem)
         distinct = self._distinct(problem, view, optimum, rows)
         metrics = {"train_loss": float(losses.mean()), "distinct_fraction": distinct}
-        error = state.meta["error"]
+        told: dict[str, Any] = {"error": state.meta["error"]}
         if distinct < LEAST_DISTINCT:
-            error = "probes_lost_in_rounding"
+            told["error"] = "probes_lost_in_rounding"
+        told |= self._noise(problem, state, each, metrics)
         look = moved.step % pace.every == 0 or moved.step >= pace.steps
+        if told.get("warnings") and self.options.give_up:
+            told["given_up"] = look = True
         phase = STEP if not look else REFIT if self._refits(problem) else VAL
-        return choice.following(state, phase, {"error": error}, _kept(state) | packed(moved), metrics)
+        return choice.following(state, phase, told, _kept(state) | packed(moved), metrics)
 
-    def _losses(self, problem: Problem, state: MethodState, rows: NDArray[np.intp], scores: Scores) -> Losses:
-        """(C,) losses of the candidates from (C, n, K) scores of the mini-batch."""
+    def _noise(
+        self, problem: Problem, state: MethodState, each: Scores, metrics: dict[str, float]
+    ) -> dict[str, Any]:
+        """Sums for c, and the warning that follows from it; c itself goes into the metrics."""
+        pairs = noise.pairs(self.options.optimiser(), len(each))
+        if pairs is None:
+            return {}
+        known = noise.gathered(state.meta.get("noise", {}), each[pairs[0]] - each[pairs[1]])
+        c = noise.ratio(known)
+        if c is None:
+            return {"noise": known}
+        dim = parameters(self._base(problem))
+        metrics["gradient_noise"] = c
+        warning = noise.warning(c, dim, problem.queries)
+        return {"noise": known, "warnings": [] if warning is None else [warning]}
+
+    def _losses(self, problem: Problem, state: MethodState, rows: NDArray[np.intp], scores: Scores) -> Scores:
+        """(C, n) losses of the candidates on each image from (C, n, K) scores of the mini-batch."""
         labels = problem.labels["train"]
         targets = self._targets(problem, state, rows, scores)
         if self.options.loss.type == "cross_entropy":
-            return np.asarray(cross_entropy(targets, labels[rows]), np.float64)
+            return focal_per_image(targets, labels[rows], gamma=0.0)
         weights = class_weights(labels, problem.classes)
-        return np.asarray(focal(targets, labels[rows], self.options.loss.gamma, weights), np.float64)
+        return focal_per_image(targets, labels[rows], self.options.loss.gamma, weights)
 
     def _targets(
         self, problem: Problem, state: MethodState, rows: NDArray[np.intp], scores: Scores
@@ -179,7 +200,8 @@ class Descent:
         )
         target = _apply(problem, program.mapping, scores)[0]
         candidate = choice.judged_by_validation(problem, program, target)
-        phase = DONE if optimum.step >= self._problem_pace(problem).steps else STEP
+        over = optimum.step >= self._problem_pace(problem).steps or state.meta.get("given_up")
+        phase = DONE if over else STEP
         return choice.following(state, phase, {}, _kept(state), {}, candidate)
 
     def _refit(self, problem: Problem, scores: Scores) -> dict[str, NDArray[np.float64]]:
@@ -189,11 +211,12 @@ class Descent:
             m = self.options.mapping.width(scores.shape[2], classes)
             fitted = mappings.frequency_mapping(shares(scores[0], problem.score_kind), labels, classes, m)
             return _mapping_arrays("mapping", fitted)
+        fit = mappings.kernel_mapping if self.options.mapping.type == "rbf" else mappings.linear_mapping
         x, half = choice.columns(problem, scores), self._half(problem)
-        out = _mapping_arrays("mapping", mappings.linear_mapping(x, labels, classes, seed=problem.seed))
+        out = _mapping_arrays("mapping", fit(x, labels, classes, seed=problem.seed))
         for h in range(HALVES):
             rows = half == h
-            head = mappings.linear_mapping(x[rows], labels[rows], classes, seed=problem.seed)
+            head = fit(x[rows], labels[rows], classes, seed=problem.seed)
             out |= _mapping_arrays(f"half{h}", head)
         return out
 
@@ -206,7 +229,7 @@ class Descent:
             return mappings.random_mapping(scores.shape[1], classes, m, problem.seed)
         if kind == "frequency":
             return mappings.frequency_mapping(scores, labels, classes, m)
-        return mappings.bayesian_mapping(scores, labels, classes)
+        return mappings.bayesian_mapping(scores, labels, classes, self.options.mapping.top)
 
     def _half(self, problem: Problem) -> NDArray[np.intp]:
         groups = None if problem.groups is None else problem.groups["train"]
@@ -270,12 +293,13 @@ def _kept(state: MethodState) -> dict[str, NDArray[np.float64]]:
 
 def _mapping_arrays(name: str, mapping: LabelMapping) -> dict[str, NDArray[np.float64]]:
     arrays, _ = mapping.to_arrays()
-    return {f"{name}.{part}": array for part, array in arrays.items()} | {
-        f"{name}.kind": np.array(mapping.kind == "group")
-    }
+    out = {f"{name}.{part}": array for part, array in arrays.items()}
+    if mapping.support is not None:
+        out[f"{name}.gamma"] = np.array(mapping.gamma)
+    return out | {f"{name}.kind": np.array(mapping.kind == "group")}
 
 
 def _mapping_of(state: MethodState, name: str) -> LabelMapping:
     parts = {n.removeprefix(f"{name}."): a for n, a in state.arrays.items() if n.startswith(f"{name}.")}
-    kind = "group" if parts.pop("kind") else "linear"
-    return LabelMapping.from_arrays(parts, {"kind": kind, "gamma": 0.0})
+    kind = "group" if parts.pop("kind") else "kernel" if "support" in parts else "linear"
+    return LabelMapping.from_arrays(parts, {"kind": kind, "gamma": float(parts.pop("gamma", 0.0))})

@@ -10,8 +10,8 @@ from pydantic import Field
 from app.methods.options import Options, Side
 from app.optimisers import AnyOptimiser, Bar, CmaEs, Nes, Prior, Spsa, Zoo
 
-MappingKind = Literal["random", "frequency", "iterative", "bayesian", "linear"]
-REFITTED = ("iterative", "linear")  # mappings that follow the program
+MappingKind = Literal["random", "frequency", "iterative", "bayesian", "linear", "rbf"]
+REFITTED = ("iterative", "linear", "rbf")  # mappings that follow the program
 MOST_PER_CLASS = 10
 
 Directions = Annotated[int, Field(ge=1, le=1000, description="Random directions per step, q.")]
@@ -26,13 +26,17 @@ class MappingOptions(Options):
     """How source labels become target labels."""
 
     type: Annotated[
-        Literal["auto", "random", "frequency", "iterative", "bayesian", "linear"],
+        Literal["auto", "random", "frequency", "iterative", "bayesian", "linear", "rbf"],
         Field(description="auto: frequency, or linear where classes outnumber the source labels."),
     ] = "auto"
     labels_per_class: Annotated[
         int | None,
         Field(ge=1, le=500, description="Source labels per class, m; null: 1 for 2 classes, else up to 10."),
     ] = None
+
+    top: Annotated[
+        int, Field(ge=1, le=1000, description="bayesian: highest scores counted; 1: BLM, more: BLM+.")
+    ] = 1
 
     def kind(self, source_labels: int, classes: int) -> MappingKind:
         """What `type` comes to."""
@@ -85,6 +89,10 @@ class DescentOptions(Options):
         int | None,
         Field(ge=1, description="Steps between validations; null: about a quarter of the queries validate."),
     ] = None
+    give_up: Annotated[
+        bool,
+        Field(description="End once the noise of the gradient is seen to be beyond the whole budget."),
+    ] = False
     mapping: Annotated[MappingOptions, Field(default_factory=MappingOptions)]
     loss: Annotated[LossOptions, Field(default_factory=LossOptions)]
     program: Annotated[ProgramOptions, Field(default_factory=ProgramOptions)]

@@ -33,6 +33,16 @@ def focal(
     target_scores (..., N, T), labels (N,), class_weights (T,) -> (...,); a scalar for one candidate.
     gamma 0 without weights is the cross-entropy.
     """
+    return focal_per_image(target_scores, labels, gamma, class_weights).mean(axis=-1)
+
+
+def focal_per_image(
+    target_scores: NDArray[np.float64],
+    labels: Labels,
+    gamma: float = 2.0,
+    class_weights: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """The same before the mean: (..., N, T) -> (..., N)."""
     right = np.take_along_axis(
         target_scores, np.broadcast_to(labels[:, None], (*target_scores.shape[:-1], 1)), axis=-1
     )[..., 0]
@@ -40,7 +50,7 @@ def focal(
     losses = -np.log(right) * (1.0 - right) ** gamma
     if class_weights is not None:
         losses = losses * class_weights[labels]
-    return losses.mean(axis=-1)
+    return losses
 
 
 def cross_entropy(target_scores: NDArray[np.float64], labels: Labels) -> NDArray[np.float64]:

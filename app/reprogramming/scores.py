@@ -20,12 +20,15 @@ def score_floor(scores: Scores, kind: ScoreKind) -> float:
     """The least score worth telling from smaller ones, in the scores' own units.
 
     Half the measured resolution (the decimals seen); half the smallest returned score when some were
-    censored, or when nothing was rounded. For logits, what stands for a censored one: below all returned.
-    Ordinal codes and hard labels have floor 0: "not named" is their zero.
+    censored, or when nothing was rounded. For logits and ordinal codes, what stands for a censored one: below
+    all returned, so that "not told" is never read as the code 0. Hard labels have floor 0: "not named" is
+    their zero.
     """
     seen = scores[np.isfinite(scores)]
-    if kind in _ORDINAL or kind == "label":
+    if kind == "label":
         return 0.0
+    if kind in _ORDINAL:
+        return float(seen.min() - 0.5) if seen.size else -0.5
     if kind == "logit":
         return float(seen.min() - 1.0) if seen.size else 0.0
     unit = 100.0 if kind == "percent" else 1.0
@@ -58,10 +61,8 @@ def log_scores(scores: Scores, floor: float | NDArray[np.float64], kind: ScoreKi
     logit: as it is. severity, likelihood: the ordinal code itself. label: 1 where named, else 0.
     `floor` is a number or (K,), in the scores' units.
     """
-    if kind == "logit":
+    if kind == "logit" or kind in _ORDINAL:
         return np.where(np.isnan(scores), floor, scores)
-    if kind in _ORDINAL:
-        return np.nan_to_num(scores, nan=0.0)
     if kind == "label":
         return (np.nan_to_num(scores, nan=0.0) > 0).astype(np.float64)
     unit = 100.0 if kind == "percent" else 1.0
@@ -77,7 +78,7 @@ def shares(scores: Scores, kind: ScoreKind) -> Scores:
     """(..., N, K) scores to non-negative numbers that may be averaged over labels (BAR eq. 3).
 
     Logits become a softmax, percents fractions. A censored score is at most the smallest returned one and
-    at most its part of what is missing to 1.
+    at most its part of what is missing to 1; of ordinal codes, which sum to nothing, half the smallest.
     """
     if kind == "logit":
         known = np.where(np.isnan(scores), -np.inf, scores)
@@ -89,6 +90,8 @@ def shares(scores: Scores, kind: ScoreKind) -> Scores:
     if not missing.any():
         return scaled
     smallest = np.where(missing, np.inf, scaled).min(axis=-1, keepdims=True)
+    if kind in _ORDINAL:
+        return np.where(missing, np.where(np.isfinite(smallest), smallest / 2, 0.0), scaled)
     rest = np.maximum(0.0, 1.0 - np.nansum(scaled, axis=-1, keepdims=True))
     share = np.minimum(smallest, rest / np.maximum(1, missing.sum(axis=-1, keepdims=True)))
     return np.where(missing, share, scaled)

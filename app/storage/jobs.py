@@ -277,6 +277,30 @@ class Jobs:
             job = rows.held(connection, ident, fence)
             rows.change(connection, ident, metrics=job.metrics | {"model_version": version})
 
+    def warn(self, ident: str, fence: int, concern: dict[str, str]) -> None:
+        """Tell of a concern {code, detail, hint}, each code once: an event, and `metrics.warnings`. Raises
+        StaleFence."""
+        with write(self._engine) as connection:
+            job = rows.held(connection, ident, fence)
+            told = job.metrics.get("warnings", [])
+            if concern["code"] not in {old["code"] for old in told}:
+                rows.change(connection, ident, metrics=job.metrics | {"warnings": [*told, concern]})
+                events.append(connection, ident, "job.warning", dict(concern))
+
+    def expect(self, ident: str, fence: int, document: dict[str, Any], *, pause: bool) -> bool:
+        """Keep what the probe lets expect; with `pause` the job rests until it is resumed. Returns whether it
+        does. Raises StaleFence."""
+        with write(self._engine) as connection:
+            job = rows.held(connection, ident, fence)
+            rows.change(connection, ident, metrics=job.metrics | {"expectation": document})
+            events.append(connection, ident, "job.expectation", document)
+            if pause and job.want == "run":
+                reason = {"want": "pause", "status": "paused", "status_reason": "after_probe"}
+                rows.change(connection, ident, **reason)
+                events.append(connection, ident, "job.paused", {"reason": "after_probe"})
+                return True
+        return False
+
     def progress(self, ident: str, fence: int, progress: dict[str, Any]) -> None:
         """Raises StaleFence."""
         with write(self._engine) as connection:

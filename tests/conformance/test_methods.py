@@ -14,6 +14,9 @@ VARIANTS = {name: make(name, {}) for name in METHODS} | {
     "nes, bayesian mapping": make(
         "nes", {"mapping": {"type": "bayesian"}, "loss": {"type": "focal", "gamma": 0}}
     ),
+    "spsa, rbf mapping": make("spsa", {"mapping": {"type": "rbf"}, "repeats": 1, "batch_size": 10}),
+    "bar, gives up": make("bar", {"give_up": True, "batch_size": 25}),
+    "prior, BLM+": make("prior", {"mapping": {"type": "bayesian", "top": 3}}),
     "bar, pixels": make("bar", {"program": {"resolution": "pixel"}, "directions": 1}),
     "auto, scores and pixels": make("auto", {"fused": True}),
     "auto, refined": make("auto", {"fused": False, "refine": True}),

@@ -1,0 +1,182 @@
+"""What a user should hear before and while money is spent: refusals, warnings, and what to expect.
+
+A concern is {code, detail, hint}: shown in the quote, in an event `job.warning` and in `metrics.warnings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil, log
+from typing import Any
+
+import numpy as np
+
+from app.contracts import MethodState, ScoreKind, Scores
+from app.errors import BadRequest
+from app.jobs.quote import Plan
+from app.jobs.spec import JobSpec, Money
+from app.methods import Problem
+from app.methods.race import spread
+from app.reprogramming import metrics
+from app.reprogramming.mapping import kernel_mapping
+
+SMALL_CLASS, GOOD_CLASS = 5, 50  # images
+MOST_VIEWS = 16
+SCOUTS = 24  # training images that are asked before all others
+LEAST_SCOUTS = 12  # answers without which the scouts say nothing
+NAMED = 5
+#: Share of the head's errors that a searched program took away at 10,000 queries, by queries per prediction:
+#: lowest, median and highest of six pairs of task and source model.
+REMOVED = {
+    1: {"low": 0.0, "likely": 0.13, "high": 0.30},
+    2: {"low": 0.06, "likely": 0.42, "high": 0.62},
+    4: {"low": 0.07, "likely": 0.44, "high": 0.66},
+    8: {"low": 0.20, "likely": 0.68, "high": 0.80},
+}
+
+
+def concerns(
+    spec: JobSpec,
+    per_class: Mapping[str, int],
+    source_labels: int,
+    kind: ScoreKind,
+    plan: Plan,
+) -> list[dict[str, str]]:
+    """Warnings about a job before anything is spent. `per_class` are images of all splits; source_labels 0:
+    not known yet. Raises BadRequest `too_many_classes` with the number that would do."""
+    found = [
+        _concern(
+            "small_class",
+            f"Class {name!r} has only {count} images.",
+            f"{SMALL_CLASS} are the least that can be learned from, {GOOD_CLASS} are better: send "
+            f"{SMALL_CLASS - count} more at least.",
+        )
+        for name, count in sorted(per_class.items())
+        if count < SMALL_CLASS
+    ][:NAMED]
+    if source_labels:
+        refuse_blunt(len(per_class), source_labels, kind, plan.views)
+        found += _narrow(len(per_class), source_labels, kind, plan.views)
+    return found
+
+
+def refuse_blunt(classes: int, source_labels: int, kind: ScoreKind, views: int) -> None:
+    """Raises BadRequest `too_many_classes` where the answers cannot name so many classes: one label's share
+    of itself is always 1, and K hard labels under r views make K^r patterns."""
+    if source_labels == 1 and kind in ("probability", "label"):
+        raise BadRequest(
+            "The source model has one label, so every image gets the same answer.",
+            code="too_many_classes",
+            hint="Use a model with 2 labels at least, or one that scores its labels independently.",
+        )
+    if kind != "label" or classes <= source_labels**views:
+        return
+    needed = ceil(log(classes) / log(source_labels) - 1e-9)
+    raise BadRequest(
+        f"{source_labels} hard labels under {views} views make {source_labels**views} patterns: too few to "
+        f"tell {classes} classes apart.",
+        code="too_many_classes",
+        param="limits.queries_per_prediction",
+        hint=f"Allow {needed} queries per prediction at least."
+        if needed <= MOST_VIEWS
+        else "Use a model that answers scores.",
+    )
+
+
+def _narrow(classes: int, source_labels: int, kind: ScoreKind, views: int) -> list[dict[str, str]]:
+    """Fewer independent numbers than a linear head needs."""
+    numbers = source_labels - (kind == "probability")
+    if kind == "label" or numbers * views >= classes - 1:
+        return []
+    needed = ceil((classes - 1) / max(1, numbers))
+    return [
+        _concern(
+            "few_source_labels",
+            f"{classes} classes are to be told apart by {numbers * views} independent scores a prediction.",
+            f"{needed} queries per prediction would give as many numbers as classes need."
+            if needed <= MOST_VIEWS
+            else "A source model with more labels would do better.",
+        )
+    ]
+
+
+def scouts(labels: np.ndarray[Any, np.dtype[np.intp]], seed: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Training images to ask first: stratified, few."""
+    return np.sort(spread(labels, seed)[:SCOUTS])
+
+
+def refuse_constant(scores: Scores, images: int) -> None:
+    """Raises BadRequest `constant_scores` when these (n, K) answers are all the same; the scouts' cost then
+    is all that was spent, out of `images`."""
+    answered = scores[~np.isnan(scores).all(axis=1)]
+    if len(answered) < LEAST_SCOUTS:
+        return
+    same = np.nan_to_num(answered, nan=-1.0)
+    if np.all(same == same[0]):
+        raise BadRequest(
+            f"The source model gave the same answer to the first {len(answered)} training images.",
+            code="constant_scores",
+            hint=f"The other {images - len(answered)} were not asked. Try another model, or check that the "
+            "images are what you meant to send.",
+        )
+
+
+def expectation(
+    problem: Problem, state: MethodState, plan: Plan, price_micros: int, currency: str
+) -> dict[str, Any]:
+    """What is known once the probe is paid: the head and the pixels on the validation images, what a program
+    may add by queries per prediction, and what learning would still cost."""
+    n, head = len(problem.labels["val"]), float(state.metrics["val_accuracy"])
+    groups = None if problem.groups is None else problem.groups["train"]
+    known = problem.pixels["train"], problem.labels["train"]
+    guessed = kernel_mapping(*known, problem.classes, groups, problem.seed).apply(problem.pixels["val"])
+    pixels = float((guessed.argmax(axis=1) == problem.labels["val"]).mean())
+    low, high = metrics.wilson(round(head * n), n)
+    ahead = [
+        {
+            "queries_per_prediction": r,
+            **{name: round(1 - (1 - head) * (1 - share), 4) for name, share in shares.items()},
+        }
+        for r, shares in REMOVED.items()
+        if r <= max(1, problem.queries_per_prediction)
+    ]
+    left = max(0, plan.planned - plan.probe)
+    return {
+        "queries": problem.count,
+        "head": {"val_accuracy": round(head, 6), "ci95": [round(low, 6), round(high, 6)]},
+        "pixels": {"val_accuracy": round(pixels, 6)},
+        "expected": ahead,
+        "left": {"queries": left, "cost": Money.of(left * price_micros, currency).model_dump()},
+        "sentence": _sentence(head, pixels, ahead[-1]),
+    }
+
+
+def _sentence(head: float, pixels: float, most: Mapping[str, Any]) -> str:
+    asked = most["queries_per_prediction"]
+    text = (
+        f"The best head on the plain image's scores is right {head:.0%}, a model on your pixels alone "
+        f"{pixels:.0%}. With {asked} {'query' if asked == 1 else 'queries'} a prediction expect "
+        f"{most['low']:.0%} to {most['high']:.0%}, most likely {most['likely']:.0%}"
+    )
+    if pixels > most["high"]:
+        return text + ": less than your pixels alone. Stopping here is likely the better choice."
+    return text + "."
+
+
+def told(state: MethodState) -> list[dict[str, str]]:
+    """The concerns of a method, from its state."""
+    found = list(state.meta.get("warnings", []))
+    if state.meta.get("error") == "probes_lost_in_rounding":
+        share = state.metrics.get("distinct_fraction", 0.0)
+        found.append(
+            _concern(
+                "probes_lost_in_rounding",
+                f"Only {share:.0%} of the probes differ from the image they probe, once pixels are rounded.",
+                "Raise `smoothing`, or lower `program.resolution`: the estimate is noise otherwise.",
+            )
+        )
+    return found
+
+
+def _concern(code: str, detail: str, hint: str) -> dict[str, str]:
+    return {"code": code, "detail": detail, "hint": hint}
