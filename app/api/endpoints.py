@@ -82,11 +82,11 @@ def _watch(wired: Services, record: EndpointRecord, canary: CanaryBody | None) -
 def _money(wired: Services, record: EndpointRecord, budget: Money | None, param: str) -> int | None:
     """A cap in micro-units. Raises BadRequest `currency_mismatch`."""
     currency = wired.connections.currencies()[record.live.connection_id]
-    if limits.budget is not None and limits.budget.currency != currency:
+    if budget is not None and budget.currency != currency:
         raise BadRequest(
-            f"The budget is in {limits.budget.currency}, the connection's price in {currency}.",
+            f"The budget is in {budget.currency}, the connection's price in {currency}.",
             code="currency_mismatch",
-            param="limits.budget.currency",
+            param=param,
             hint=f"Give the budget in {currency}.",
         )
     return None if budget is None else budget.micros
