@@ -6,12 +6,13 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
-from app import dashboard
+from app import dashboard, redaction
 from app.api.application import create_app
 from app.api.auth import refuse_open_door
 from app.settings import Settings
@@ -25,13 +26,14 @@ _STREAMS_END = 5  # seconds open streams and requests get at the end
 def serve(settings: Settings) -> None:
     """Blocks until SIGTERM or SIGINT. Raises BadRequest for settings that would leave the door open."""
     refuse_open_door(settings.auth, settings.host)
+    redaction.install()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     house = House(settings)
     if settings.auth == "keys" and (key := house.keys.ensure_first()) is not None:
         print(f"The first key, shown this once (scope admin): {key}", file=sys.stderr, flush=True)
     app = create_app(house.services(), lifespan=_lifespan(house))
     dashboard.mount(app)
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -40,6 +42,23 @@ def serve(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=_STREAMS_END,
     )
+    server = _Server(config, house)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(3)
+
+
+class _Server(uvicorn.Server):
+    """Tells the house of the end at once: streams and long polls answer, the worker stops asking."""
+
+    def __init__(self, config: uvicorn.Config, house: House) -> None:
+        super().__init__(config)
+        self._house = house
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._house.stop()
+        super().handle_exit(sig, frame)
 
 
 def _lifespan(house: House):

@@ -67,7 +67,7 @@ class House:
         self.engine = database.open_engine(self.settings.database())
         self.ledger, self.answers, self.rates = Ledger(self.engine), Answers(self.engine), Rates(self.engine)
         self.jobs, self.endpoints, self.keys = Jobs(self.engine), Endpoints(self.engine), Keys(self.engine)
-        self.vault = Vault(self._secret_key())
+        self.vault, self.closing = Vault(self._secret_key()), threading.Event()
         self.idempotency = Idempotency(self.engine, self.vault)
         self.datasets = Datasets(self.engine, self.settings.data_dir / "datasets")
         self.connections = Connections(self.engine, self.vault, environment)
@@ -162,6 +162,7 @@ class House:
             probe=self.probe,
             recall=self.recall,
             vault=self.vault,
+            closing=self.closing,
         )
 
     # ---------------------------------------------------------------- gateways
@@ -263,6 +264,12 @@ class House:
 
         self.ledger.recover_silent(SILENT_SECONDS)
         threading.Thread(target=keep, name="upkeep", daemon=True).start()
+
+    def stop(self) -> None:
+        """The end is near: nothing new is begun. Safe in a signal handler."""
+        self.closing.set()
+        if "runner" in self.__dict__:
+            self.runner.stopping.set()
 
     def close(self) -> None:
         self.courier.close()

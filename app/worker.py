@@ -6,6 +6,7 @@ import logging
 import signal
 from types import FrameType
 
+from app import redaction
 from app.settings import Settings
 from app.wiring import House
 
@@ -14,6 +15,7 @@ log = logging.getLogger(__name__)
 
 def run(settings: Settings) -> None:
     """Blocks until SIGTERM or SIGINT; segments in progress end at their next step."""
+    redaction.install()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     house = House(settings)
     stop = house.runner.stopping  # also set when another process takes this executor id

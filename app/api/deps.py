@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import Depends, Request
@@ -80,7 +81,7 @@ class Services:
     cannot use (unknown provider, missing model field, private host), `check_webhook`
     likewise for an address to be told; `probe` tests a connection;
     `recall` looks up, for free, what a connection's model answered to images before; `vault` seals what is
-    handed out to be brought back.
+    handed out to be brought back; `closing` is set when the process is about to end: what waits, answers.
     """
 
     settings: EdgeSettings
@@ -101,6 +102,7 @@ class Services:
     probe: Probe
     recall: Callable[[str, Images], Answers]
     vault: Vault
+    closing: Event = field(default_factory=Event)
 
 
 def services(request: Request) -> Services:

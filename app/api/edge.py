@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import re
@@ -17,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
-from app.errors import Forbidden, ReprogError, TooLarge
+from app.errors import Forbidden, ReprogError, TooLarge, Unusable
 from app.storage import ids
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,11 @@ JSON_BYTES = 2 * 2**20
 IMAGES_BYTES = 96 * 2**20  # a prediction's 32 files, an artifact
 _ENVELOPE = 64 * 2**10  # multipart headers around an upload
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
+_ENDING = Unusable(
+    "The service is stopping.",
+    code="stopping",
+    hint="Ask again: with the same Idempotency-Key nothing is done twice.",
+)
 _SECONDS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0)
 
 
@@ -96,6 +102,11 @@ class Edge:
             await self._app(scope, _counted(receive, limit), answer)
         except ClientDisconnect:
             log.info("request %s: the client went away", request_id)
+        except asyncio.CancelledError:
+            if not _closing(scope):
+                raise
+            if not status:
+                await problems.render(scope, _ENDING)(scope, receive, answer)
         except Exception as error:
             if status:  # the answer has begun: nothing better can be said
                 raise
@@ -127,6 +138,11 @@ class Edge:
                 code="foreign_host",
                 hint="Set REPROG_AUTH=keys, or use http://127.0.0.1.",
             )
+
+
+def _closing(scope: Scope) -> bool:
+    """Whether the process is about to end: requests that are not answered in time are cancelled."""
+    return scope["app"].state.services.closing.is_set()
 
 
 def _ours(host: str) -> bool:

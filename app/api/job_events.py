@@ -49,7 +49,8 @@ async def stream_events(
     after: Annotated[int, Query(ge=0, le=2**53)] = 0,
     last_event_id: Annotated[str | None, Header(max_length=80)] = None,
 ) -> Response:
-    """Server-sent events from `Last-Event-ID` (or `after`) on; the stream ends with the job."""
+    """Server-sent events from `Last-Event-ID` (or `after`) on; the stream ends with the job (and with
+    the service: come back, and nothing is missed)."""
     seen = after if last_event_id is None else _number(last_event_id)
     record = await asyncio.to_thread(wired.jobs.get, job_id)
     if record.over and not await asyncio.to_thread(wired.jobs.events, job_id, seen, 1):
@@ -87,7 +88,7 @@ async def _stream(wired: Services, job_id: str, seen: int) -> AsyncIterator[byte
         for message in messages:
             yield message
             spoke = time.monotonic()
-        if record.over and len(events) < _BATCH:
+        if (record.over and len(events) < _BATCH) or wired.closing.is_set():
             return
         await asyncio.sleep(0 if len(events) == _BATCH else _LOOK_EVERY)
 

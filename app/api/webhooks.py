@@ -68,6 +68,8 @@ async def test_webhook(webhook_id: str, wired: Wired) -> dict[str, Any]:
     made = await asyncio.to_thread(wired.webhooks.test, webhook_id)
     until = time.monotonic() + _TEST_SECONDS
     while made.status == "pending" and made.error is None and time.monotonic() < until:
+        if wired.closing.is_set():
+            break
         await asyncio.sleep(_LOOK_EVERY)
         made = await asyncio.to_thread(wired.webhooks.delivery, webhook_id, made.id)
     return views.delivery(made)

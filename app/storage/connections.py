@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine, RowMapping, insert, select, update
 
+from app import redaction
 from app.contracts import Limits, Price
 from app.errors import BadRequest, Conflict, NotFound
 from app.storage import ids, tables
@@ -162,7 +163,7 @@ class Connections:
         """
         row = self._row(ident)
         if row["secret_encrypted"] is not None:
-            return self._vault.open(row["secret_encrypted"].encode()).decode()
+            return _remembered(self._vault.open(row["secret_encrypted"].encode()).decode())
         kind, _, where = (row["secret_ref"] or "").partition(":")
         if kind == "env":
             found = self._environment(where)
@@ -177,7 +178,7 @@ class Connections:
                 hint="Set it where the service and its workers run, or give the connection a `secret`.",
                 param="secret_ref",
             )
-        return found
+        return _remembered(found)
 
     def reseal(self) -> int:
         """Seal every stored secret with the vault's first key. Returns how many."""
@@ -197,6 +198,7 @@ class Connections:
         return LabelBook(self._engine, ident)
 
     def _sealed(self, secret: str | None, ref: str | None) -> dict[str, Any]:
+        redaction.remember(secret or "")
         return {
             "secret_encrypted": None if secret is None else self._vault.seal(secret.encode()).decode(),
             "secret_ref": ref,
@@ -244,6 +246,11 @@ class LabelBook:
     def set_version(self, version: str) -> None:
         with write(self._engine) as connection:
             connection.execute(update(_connections).where(self._mine).values(model_version=version))
+
+
+def _remembered(secret: str) -> str:
+    redaction.remember(secret)
+    return secret
 
 
 def _read_secret(path: Path) -> str | None:

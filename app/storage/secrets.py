@@ -11,6 +11,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from app import redaction
 from app.errors import BadRequest
 
 
@@ -23,6 +24,8 @@ class Vault:
             raise BadRequest(
                 "The secret key is empty.", code="secret_key_empty", hint="Set REPROG_SECRET_KEY."
             )
+        for part in parts:
+            redaction.remember(part)
         self._fernet = MultiFernet([Fernet(_derive(part)) for part in parts])
 
     def seal(self, data: bytes) -> bytes:
