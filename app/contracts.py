@@ -194,6 +194,38 @@ class Cost:
     retried_queries: int = 0
 
 
+@dataclass(frozen=True)
+class Reserve:
+    """The intent to ask for `images`; see `app.storage.budget.Ledger.reserve`."""
+
+    scope: str
+    connection_id: str
+    fence: int
+    images: int
+    price_micros: int
+    purpose: str
+    keep_micros: int = 0
+    keep_queries: int = 0
+    retried: int = 0
+    at_once: int = 0  # requests of the account that may be under way with this one; 0: any number
+    keys: Sequence[tuple[bytes, bytes]] = ()  # claim and answer's key of each image
+    payer: str | None = None  # a key's id
+
+
+@dataclass(frozen=True)
+class Settle:
+    """What became of an attempt; see `app.storage.budget.Ledger.settle`."""
+
+    attempt_id: int
+    answers: Sequence[tuple[bytes, NDArray[np.float32]]]
+    billed: int
+    unknown: int
+    outcome: str
+    http_status: int | None = None
+    request_id: str | None = None
+    code: str | None = None
+
+
 class AnswerStore(Protocol):
     """Paid answers by 20-byte key; float32 scores in the connection's append-only label order."""
 
@@ -202,6 +234,10 @@ class AnswerStore(Protocol):
 
 class RateLimiter(Protocol):
     """GCRA on the database clock, shared by all workers of one credential."""
+
+    def take(self, credential: str) -> float | None:
+        """`acquire` without blocking: from slots this process holds already; None when there is none."""
+        ...
 
     def acquire(self, credential: str, requests_per_second: float) -> float:
         """Take one slot; returns the seconds to wait before sending."""

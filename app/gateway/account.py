@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Protocol
@@ -10,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts import Limits, Price, Provider, Scores, WireReply, WireRequest
+from app.contracts import Limits, Price, Provider, Reply, Reserve, Scores, Settle, WireReply, WireRequest
 from app.errors import ModelChanged, ProviderError
 
 
@@ -33,37 +34,9 @@ class LabelBook(Protocol):
 class Ledger(Protocol):
     """What the gateway needs of `app.storage.budget.Ledger`, where the methods are described."""
 
-    def reserve(
-        self,
-        scope: str,
-        connection_id: str,
-        *,
-        fence: int,
-        images: int,
-        price_micros: int,
-        purpose: str,
-        keep_micros: int = 0,
-        keep_queries: int = 0,
-        retried: int = 0,
-        at_once: int = 0,
-        keys: Sequence[tuple[bytes, bytes]] = (),
-        payer: str | None = None,
-    ) -> int: ...
+    def submit(self, operation: Reserve | Settle) -> Future[int]: ...
 
     def holds(self, attempt_id: int) -> bool: ...
-
-    def settle(
-        self,
-        attempt_id: int,
-        answers: Sequence[tuple[bytes, NDArray[np.float32]]],
-        *,
-        billed: int,
-        unknown: int,
-        outcome: str,
-        http_status: int | None = None,
-        request_id: str | None = None,
-        code: str | None = None,
-    ) -> bool: ...
 
     def count_cached(self, scope: str, queries: int) -> None: ...
 
@@ -132,9 +105,16 @@ class SourceModel:
             self.labels = self._book.labels()
             self._column = {label: i for i, label in enumerate(self.labels)}
 
+    def knows(self, reply: Reply) -> bool:
+        """Whether every label of the reply has its column already: then `row` asks nobody."""
+        columns, outcomes = self._column, reply.outcomes
+        return all(isinstance(one, ProviderError) or one.keys() <= columns.keys() for one in outcomes)
+
     def row(self, outcome: Mapping[str, float]) -> NDArray[np.float32]:
         """One answer in column order, NaN where it says nothing."""
-        columns = self.columns(tuple(outcome))
+        columns = self._column
+        if not outcome.keys() <= columns.keys():
+            columns = self.columns(tuple(outcome))
         row = np.full(len(columns), np.nan, np.float32)
         row[[columns[label] for label in outcome]] = list(outcome.values())
         return row

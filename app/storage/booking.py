@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Connection, RowMapping, bindparam, func, insert, literal_column, select, update
 
+from app.contracts import Reserve, Settle
 from app.errors import BudgetExhausted, Crowded, Interrupted, NotFound, StaleFence
 from app.storage import answers as stored
 from app.storage import claims, tables
@@ -62,38 +61,6 @@ _UNDER_WAY = (
     .group_by(_attempts.c.connection_id)
 )
 _INTENTS = insert(_attempts).returning(_attempts.c.id, sort_by_parameter_order=True)
-
-
-@dataclass(frozen=True)
-class Reserve:
-    """The intent to ask for `images`; see `Ledger.reserve`."""
-
-    scope: str
-    connection_id: str
-    fence: int
-    images: int
-    price_micros: int
-    purpose: str
-    keep_micros: int
-    keep_queries: int
-    retried: int
-    at_once: int = 0  # requests of the account that may be under way with this one; 0: any number
-    keys: Sequence[tuple[bytes, bytes]] = ()  # claim and answer's key of each image
-    payer: str | None = None  # a key's id
-
-
-@dataclass(frozen=True)
-class Settle:
-    """What became of an attempt; see `Ledger.settle`."""
-
-    attempt_id: int
-    answers: Sequence[tuple[bytes, NDArray[np.float32]]]
-    billed: int
-    unknown: int
-    outcome: str
-    http_status: int | None
-    request_id: str | None
-    code: str | None
 
 
 def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[int | Exception]:

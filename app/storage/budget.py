@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
 
@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Engine, and_, exists, or_, select, update
 
-from app.contracts import Cost
+from app.contracts import Cost, Reserve, Settle
 from app.errors import Conflict, NotFound
 from app.storage import tables
-from app.storage.booking import OPEN, Reserve, Settle, add, commit, open_scopes
+from app.storage.booking import OPEN, add, commit, open_scopes
 from app.storage.database import now, read, write
 
 _GROUP = 50  # operations per transaction at most
@@ -59,6 +59,7 @@ class Ledger:
         self._engine = engine
         self._waiting: deque[tuple[Reserve | Settle, Future[int]]] = deque()
         self._writing = Lock()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
     # ---------------------------------------------------------------- caps and sums
 
@@ -138,8 +139,6 @@ class Ledger:
         is being bought or answered already; where the scope is a job, StaleFence when another worker has it
         and Interrupted when its user wants it to stop; Crowded; Unusable.
         """
-        if images < 1 or price_micros < 0:
-            raise ValueError("an attempt has at least one image and no negative price")
         return self._together(
             Reserve(
                 scope,
@@ -219,15 +218,31 @@ class Ledger:
             lost = [Settle(i, (), 0, images, "unknown", None, None, "abandoned") for i, images in open_ones]
             return sum(result == 1 for result in commit(connection, lost)) if lost else 0
 
+    def submit(self, operation: Reserve | Settle) -> Future[int]:
+        """`reserve` or `settle` without blocking; the future's value is theirs."""
+        if isinstance(operation, Reserve) and (operation.images < 1 or operation.price_micros < 0):
+            raise ValueError("an attempt has at least one image and no negative price")
+        done = Future[int]()
+        done.set_running_or_notify_cancel()  # what is in line will be written, whoever stops waiting for it
+        self._waiting.append((operation, done))
+        self._writer.submit(self._work, done)
+        return done
+
     def _together(self, operation: Reserve | Settle) -> int:
+        if isinstance(operation, Reserve) and (operation.images < 1 or operation.price_micros < 0):
+            raise ValueError("an attempt has at least one image and no negative price")
         done = Future[int]()
         self._waiting.append((operation, done))
+        self._work(done)
+        return done.result()
+
+    def _work(self, done: Future[int]) -> None:
+        """Write until `done`: whoever gets in first works for everybody who waits."""
         while not done.done():
-            with self._writing:  # whoever gets in first works for everybody who waits
+            with self._writing:
                 group = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
                 if group:
                     self._write(group)
-        return done.result()
 
     def _write(self, group: Sequence[tuple[Reserve | Settle, Future[int]]]) -> None:
         try:

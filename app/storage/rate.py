@@ -60,6 +60,17 @@ class Rates:
         self._leases: dict[str, _Lease] = {}
         self._lock = Lock()
 
+    def take(self, credential: str) -> float | None:
+        """`acquire` without blocking: from the slots held already; None when there is none, or another thread
+        is taking some."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            lease = self._leases.get(credential)
+            return None if lease is None else lease.take(time.monotonic())
+        finally:
+            self._lock.release()
+
     def acquire(self, credential: str, requests_per_second: float) -> float:
         """Take one slot; returns the seconds to wait before sending. Raises Unusable."""
         interval = 1.0 / (requests_per_second * _USE)

@@ -406,7 +406,8 @@ async def test_a_cancelled_ask_keeps_what_arrives_soon(house: House) -> None:
     house.stub.delay = lambda n: 0.3
     pixels = images(100)
     task = asyncio.create_task(house.gateway(max_batch=1, concurrency=4).ask(pixels))
-    await asyncio.sleep(0.15)
+    while house.stub.requests < 4:
+        await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
