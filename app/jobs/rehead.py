@@ -125,6 +125,7 @@ def _problem(program: Program, data: Dataset, kept: Mapping[Split, NDArray[np.in
         queries_per_prediction=len(program.views),
         probe={},
         groups=None if groups is None else {split: groups[split][kept[split]] for split in LEARNING},
+        encoder=program.encoder,
     )
 
 

@@ -141,6 +141,16 @@ def test_the_verdict_speaks_plainly() -> None:
     assert "do not buy this" in pixels_better["sentence"]
 
 
+def test_a_fused_program_is_not_praised_for_its_pixels() -> None:
+    """Scores no better than the head's; with the pixels beside them nearly always right, as pixels alone."""
+    fused, head = np.repeat([True, False], [97, 3]), np.repeat([True, False], [40, 60])
+    said = metrics.verdict(fused, head, fused, queries_per_prediction=1, scores_alone=head)
+    assert not said["program_helps"]
+    assert not said["beats_pixels"]
+    assert "With your pixels beside the scores it is right 97.0%." in said["sentence"]
+    assert said["sentence"].endswith("do not buy this.")
+
+
 @pytest.mark.parametrize(
     ("share", "text"),
     [(0.18, "18"), (0.005, "0.5"), (-0.03125, "-3.1"), (0.0, "0"), (-0.0001, "0"), (1.0, "100")],

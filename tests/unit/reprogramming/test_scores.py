@@ -64,6 +64,16 @@ def test_other_kinds() -> None:
     assert log_scores(np.array([[1.0, NAN, 0.0]]), 0.0, "label").tolist() == [[1.0, 0.0, 0.0]]
 
 
+def test_a_censored_code_is_never_the_code_zero() -> None:
+    seen = np.array([[4.0, NAN, 0.0], [NAN, 2.0, 0.0]])
+    floor = score_floor(seen, "severity")
+    assert floor < 0
+    features = log_scores(seen, floor, "severity")
+    assert features[0, 1] == features[1, 0] == floor != features[0, 2]
+    assert shares(np.array([[4.0, 2.0, NAN]]), "likelihood")[0].tolist() == [4.0, 2.0, 1.0]
+    assert score_floor(np.array([[1.0, 0.0]]), "label") == 0
+
+
 KINDS: list[ScoreKind] = ["probability", "independent", "percent", "logit", "severity", "likelihood", "label"]
 
 
