@@ -31,6 +31,7 @@ from app.jobs import counsel, report
 from app.jobs.bench import Answered, Bench, Run, ask
 from app.jobs.dataset import files
 from app.jobs.dataset import load as load_dataset
+from app.jobs.forecast import forecast
 from app.jobs.progress import Meter, finished
 from app.jobs.quote import plan
 from app.jobs.revive import DOWN
@@ -89,8 +90,8 @@ def _drifted(run: Run, change: ModelChanged) -> None:
     money = Money.of(again * run.source.price.micros, run.source.price.currency)
     change.hint = (
         f"Resume to go on with version {change.new}: the {again} training and validation images are asked "
-        f"again (up to {again} queries, {money.amount} {money.currency}, from the same budget), and the program "
-        "learned so far is kept and goes on from its last step, under the new version. Cancel and clone the "
+        f"again (up to {again} queries, {money.amount} {money.currency}, from the same budget), and the "
+        "program learned so far is kept and goes on from its last step, under the new version. Cancel and clone the "
         "job to learn from the start instead."
     )
     run.bench.jobs.learns_from(run.job_id, run.fence, change.new)
@@ -320,8 +321,17 @@ async def _paid(run: Run, problem: Problem, program: Program, split: Split) -> S
     return answered.under(problem.source_labels)
 
 
+def _forecast(run: Run) -> list[dict[str, Any]] | None:
+    """What more queries would have bought."""
+    points = run.bench.jobs.points(run.job_id)
+    judged = [(point.queries, point.data["val_accuracy"]) for point in points if "val_accuracy" in point.data]
+    price = run.source.price
+    return forecast(judged, len(run.data.labels["val"]), price.micros, price.currency)
+
+
 def _finish(run: Run, program: Program, metrics: dict[str, Any], reason: str | None) -> None:
     cost, now = run.bench.ledger.cost(run.job_id), time.time()
+    metrics = metrics | {"forecast": _forecast(run)}
     final = _save_program(run, report.FINAL_STEP, program, report.flat(metrics))
     publish = run.spec.publish.name if run.spec.publish else None
     if publish is not None:

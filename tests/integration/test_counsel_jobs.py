@@ -163,6 +163,20 @@ async def test_a_job_rests_after_the_probe_and_says_what_to_expect(tmp_path: Pat
         made = await place.ok("POST", f"/v1/jobs/{job['id']}/evaluations", json={"fused": True})
         assert made["queries"] == 0
         assert place.source.bill == ended["cost"]["billable_queries"]
+        body = {"name": "fused", "job_id": job["id"], "checkpoint_id": made["checkpoint_id"]}
+        await place.ok("POST", "/v1/endpoints", json=body)
+        for level, name in ((40, "dark"), (215, "light")):
+            out = io.BytesIO()
+            Image.new("RGB", (8, 8), (level,) * 3).save(out, "PNG")
+            told = await place.ok(
+                "POST",
+                "/v1/endpoints/fused/predict",
+                content=out.getvalue(),
+                headers={"content-type": "image/png"},
+            )
+            assert told[0]["label"] == name
+            assert sum(line["score"] for line in told) == pytest.approx(1)
+        await place.house.predictor.close()
 
 
 async def test_probes_lost_in_rounding_are_told(tmp_path: Path) -> None:
