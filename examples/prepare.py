@@ -1,6 +1,6 @@
 """Make the uploads of the examples: `python examples/prepare.py NAME FILE`.
 
-`digits` and `squares` come with the product. The others read files that may not be bundled, from the folder
+`digits`, `squares` and `dna` come with the product. The others read files that may not be bundled, from the folder
 named by the environment variable REPROG_BENCH_DATA; examples/README.md says which.
 """
 
@@ -22,6 +22,12 @@ from app.jobs import samples
 BENCH_DATA = "REPROG_BENCH_DATA"
 HAM10000 = "ham10000_small_jpg.zip"
 ABIDE = "abide_cc200_corr_i8.npz"
+ECG200 = ("ECG200_TRAIN.txt", "ECG200_TEST.txt")
+MESSIDOR = "messidor_features.arff"
+MESSIDOR_COLUMNS = (  # Antal and Hajdu 2014, in the order of the file
+    "quality", "prescreening", *(f"microaneurysms_{level}" for level in (50, 60, 70, 80, 90, 100)),
+    *(f"exudates_{n}" for n in range(1, 9)), "macula_to_disc", "disc_diameter", "am_fm", "label",
+)  # fmt: skip
 ABIDE_COPY = "UM_1_0050286"  # the same scan as another row
 REGIONS = 200  # of the CC200 atlas
 MELANOMA_OR_NEVUS = {"mel": "melanoma", "nv": "nevus"}
@@ -41,7 +47,7 @@ def bench_file(name: str) -> Path:
     if not folder:
         sys.exit(
             f"{BENCH_DATA} is not set: set it to the folder that holds {name}, see examples/README.md. "
-            "The examples digits and squares need no download."
+            "The examples digits, squares and dna need no download."
         )
     path = Path(folder) / name
     if not path.is_file():
@@ -98,12 +104,43 @@ def squares(target: Path) -> int:
     return 1000
 
 
+def heartbeats(target: Path) -> int:
+    """ECG200 as the UCR archive has it: the names of the two files are the splits. Returns the series."""
+    lines = 0
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as upload:
+        for name in ECG200:
+            text = bench_file(name).read_text()
+            upload.writestr(name, text)
+            lines += len(text.splitlines())
+    return lines
+
+
+def retinas(target: Path) -> int:
+    """Messidor features with their names as CSV, `signs` of diabetic retinopathy or `none`. Returns the rows."""
+    _, _, data = bench_file(MESSIDOR).read_text().partition("@data")
+    rows = [line.split(",") for line in data.splitlines() if line.strip()]
+    with target.open("w", newline="") as upload:
+        writer = csv.writer(upload)
+        writer.writerow(MESSIDOR_COLUMNS)
+        writer.writerows([*row[:-1], "signs" if row[-1].strip() == "1" else "none"] for row in rows)
+    return len(rows)
+
+
+def dna(target: Path) -> int:
+    """900 sequences of 60 letters with a splice-like site or none, made by chance. Returns their number."""
+    target.write_text(samples.motifs(900))
+    return 900
+
+
 MAKERS: dict[str, Callable[[Path], int]] = {
     "digits": digits,
     "squares": squares,
     "melanoma": lambda target: lesions(target, MELANOMA_OR_NEVUS),
     "ham10000": lambda target: lesions(target, LESIONS),
     "abide": autism,
+    "ecg200": heartbeats,
+    "messidor": retinas,
+    "dna": dna,
 }
 
 
@@ -116,7 +153,7 @@ def main(arguments: list[str]) -> None:
     except BaseException:
         target.unlink(missing_ok=True)
         raise
-    print(f"{target}: {count} images, {target.stat().st_size / 2**20:.1f} MiB")
+    print(f"{target}: {count} examples, {target.stat().st_size / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":

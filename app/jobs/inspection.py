@@ -43,7 +43,7 @@ def inspect(files: Files, counts: Mapping[Split, Mapping[str, int]], allow: Coll
     copies = [found for found in same.values() if len(found) > 1]
     leaks = [found for found in copies if _parted(found)]
     rivals = [found for found in copies if len({item.label for item in found}) > 1]
-    stray = [group for group, splits in grouped.items() if len(splits) > 1]
+    stray = sorted(group for group, splits in grouped.items() if len(splits) > 1)
     if files.records is None or files.records.kind != "table":
         _refuse(leaks, rivals, allow, what)
     _refuse_stray(stray, allow)
