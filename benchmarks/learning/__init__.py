@@ -5,7 +5,7 @@
 
 About three hours on two cores. Finished cells and answers are kept in .bench-cache, so that it goes on where
 it was stopped; `--again` runs the chosen cells once more. `--report` writes the report from what is there;
-`--extras` measures what is not a cell: maths, http, answers (a picture), whitebox (needs torch). Without
+`--extras` measures what is not a cell: maths, http, answers (a picture), estimator, whitebox. Without
 options all cells and all extras are run that are not there yet.
 """
 
@@ -69,18 +69,15 @@ def _measure(name: str) -> None:
     print(f"{name}: {found['sentence']}", flush=True)
 
 
-def _whitebox() -> dict[str, Any]:
-    whitebox = importlib.import_module("benchmarks.learning.whitebox")  # torch is loaded only if asked for
-    return whitebox.measure()
-
-
-def _http() -> dict[str, Any]:
-    return importlib.import_module("benchmarks.learning.http").compare()
+def _heavy(module: str, function: str) -> Callable[[], dict[str, Any]]:
+    """What loads torch or starts servers is imported only when asked for."""
+    return lambda: getattr(importlib.import_module(f"benchmarks.learning.{module}"), function)()
 
 
 EXTRAS: dict[str, Callable[[], dict[str, Any]]] = {
     "maths": maths.refit,
-    "http": _http,
+    "http": _heavy("http", "compare"),
     "answers": plots.before_and_after,
-    "whitebox": _whitebox,
+    "estimator": _heavy("whitebox", "estimator"),
+    "whitebox": _heavy("whitebox", "measure"),
 }

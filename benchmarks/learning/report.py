@@ -17,7 +17,14 @@ from benchmarks.learning.figures import RIVALS, Figure, Line, figures
 from benchmarks.learning.sources import CACHE, SOURCES
 
 FILE = RESULTS / "learning.json"
-EXTRAS = ("maths", "http", "answers", "whitebox")  # measured apart from the grid, each in a file of its own
+EXTRAS = (
+    "maths",
+    "http",
+    "answers",
+    "estimator",
+    "whitebox",
+)  # measured apart from the grid, each in a file of its own
+MATHS_GOAL = 0.3  # ms of CPU per query
 COMMAND = "python -m benchmarks learning"
 TASKS = {
     "digits": "scanned digits, 10 classes (UCI, CC BY 4.0), learned and tested on two halves of the data",
@@ -97,6 +104,8 @@ def _parts(
     ):
         yield f"### {task} through {source}\n\n" + _pair(task, source, list(group))
     yield "### The paper's ablations\n\n" + _ablations(rows)
+    if "estimator" in extras:
+        yield "### Estimated gradients beside true ones\n\n" + extras["estimator"]["sentence"]
     if "whitebox" in extras:
         yield "### With the source model's gradients\n\n" + _whitebox(extras["whitebox"])
     if "answers" in extras:
@@ -248,12 +257,15 @@ def _maths(lines: Sequence[Line], refit: Mapping[str, Any] | None) -> str:
             learn, draw = (
                 1000 * sum(line["cpu"][part] for line in mine) / paid for part in ("learn", "render")
             )
-            out.append([f"`{method}`", len(mine), f"{learn:.2f}", f"{draw:.2f}", f"{learn + draw:.2f}"])
-    head = ["method", "cells", "learning, ms", "rendering, ms", "both"]
+            over = learn + draw - MATHS_GOAL
+            said = "met" if over <= 0 else f"missed by {over:.2f}"
+            row = [f"`{method}`", len(mine), f"{learn:.2f}", f"{draw:.2f}", f"{learn + draw:.2f}", said]
+            out.append(row)
+    head = ["method", "cells", "learning, ms", "rendering, ms", "both", f"goal {MATHS_GOAL}"]
     text = table(head, out) if out else "No cell of 5,000 queries or more has been run."
     if refit is not None:
         text += f"\n\n{refit['sentence']}"
-    return "CPU per query beside the model's, cells of 5,000 queries or more. Goal: 0.3 ms.\n\n" + text
+    return "CPU per query beside the model's, cells of 5,000 queries or more.\n\n" + text
 
 
 def _gaps(lines: Sequence[Line], order: Mapping[str, int]) -> str:
