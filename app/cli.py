@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import SecretStr
 
 from app import __version__, remote
 from app.errors import ReprogError
@@ -14,6 +15,8 @@ from app.errors import ReprogError
 app = typer.Typer(no_args_is_help=True, add_completion=True, help=__doc__, pretty_exceptions_enable=False)
 db = typer.Typer(no_args_is_help=True, help="The database.")
 app.add_typer(db, name="db")
+secrets = typer.Typer(no_args_is_help=True, help="The key that seals stored secrets.")
+app.add_typer(secrets, name="secrets")
 for name, group in remote.GROUPS.items():
     app.add_typer(group, name=name)
 
@@ -108,6 +111,63 @@ def db_upgrade() -> None:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     migrate(settings.database())
     typer.echo("The database is at this release's schema.")
+
+
+@secrets.command("new-key")
+def secrets_new_key() -> None:
+    """Put a new key before the old ones in the key file."""
+    from app.storage.secrets import add_key
+
+    path = _key_file()
+    add_key(path)
+    typer.echo(f"{path} begins with a new key; the old one stays for now.")
+    typer.echo("Restart every process that uses it, then: reprog secrets rotate")
+
+
+@secrets.command("rotate")
+def secrets_rotate() -> None:
+    """Seal every stored secret with the newest key. The service may run meanwhile."""
+    from app.settings import Settings
+    from app.wiring import House
+
+    house = House(Settings())
+    try:
+        done = house.reseal()
+    finally:
+        house.close()
+    typer.echo("sealed again: " + ", ".join(f"{n} {what.replace('_', ' ')}" for what, n in done.items()))
+    typer.echo("The older keys are no longer needed: drop them, and restart every process.")
+
+
+@secrets.command("drop-old-keys")
+def secrets_drop_old_keys() -> None:
+    """Keep the newest key of the key file alone. Only after `reprog secrets rotate`."""
+    from app.settings import Settings
+    from app.storage.secrets import drop_old_keys
+    from app.wiring import House
+
+    path = _key_file()
+    newest = path.read_text().partition(",")[0].strip()
+    house = House(Settings(secret_key=SecretStr(newest)))
+    try:
+        house.reseal()  # refuses when anything still needs an older key
+    finally:
+        house.close()
+    typer.echo(f"{drop_old_keys(path)} old keys are gone from {path}.")
+
+
+def _key_file() -> Path:
+    from app.errors import BadRequest
+    from app.settings import Settings
+
+    settings = Settings()
+    if settings.secret_key is not None:
+        raise BadRequest(
+            "The key comes from REPROG_SECRET_KEY, not from a file.",
+            code="secret_key_not_a_file",
+            hint="Put a new one before it there, with a comma between; then `reprog secrets rotate`.",
+        )
+    return settings.secret_key_file or settings.data_dir / "secret.key"
 
 
 @app.command("check-migrations", hidden=True)

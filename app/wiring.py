@@ -98,10 +98,11 @@ class House:
 
     def provider(self, connection: ConnectionRecord, secret: str | None = None) -> Provider:
         """The translator of a connection. Raises BadRequest when its secret cannot be had."""
+        lookup = environment if secret is None else None
         if secret is None:
             secret = self.connections.secret(connection.id)
         return providers.make(
-            connection.provider, connection.base_url, connection.model, secret, connection.options
+            connection.provider, connection.base_url, connection.model, secret, connection.options, lookup
         )
 
     def check_connection(self, connection: ConnectionRecord) -> None:
@@ -277,6 +278,19 @@ class House:
             self.runner.close()
         self._closed.set()
         self.engine.dispose()
+
+    def reseal(self) -> dict[str, int]:
+        """Seal all that is sealed with the first of our keys; how much there was of each kind. Raises
+        BadRequest `secret_unreadable`, with nothing lost."""
+        done = {
+            "connections": self.connections.reseal(),
+            "webhooks": self.webhooks.reseal(),
+            "kept_answers": self.idempotency.reseal(),
+        }
+        Audit(self.engine).add(
+            key_id="shell", action="rotate_secrets", resource="", request_id="", status=200
+        )
+        return done
 
     def _secret_key(self) -> str:
         settings = self.settings

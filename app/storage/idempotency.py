@@ -73,6 +73,17 @@ class Idempotency:
                 delete(_idempotency).where(c.caller == caller, c.key == key, c.status.is_(None))
             )
 
+    def reseal(self) -> int:
+        """Seal every kept answer with the vault's first key. Returns how many."""
+        c, count = _idempotency.c, 0
+        with write(self._engine) as connection:
+            kept = select(c.caller, c.key, c.body).where(c.body.is_not(None)).with_for_update()
+            for caller, key, body in connection.execute(kept).all():
+                mine = update(_idempotency).where(c.caller == caller, c.key == key)
+                connection.execute(mine.values(body=self._vault.rotate(body)))
+                count += 1
+        return count
+
     def pending(self) -> int:
         """Requests in progress."""
         query = select(_idempotency.c.key).where(_idempotency.c.status.is_(None))

@@ -47,6 +47,28 @@ class Vault:
         return self.seal(self.open(token))
 
 
+def add_key(path: Path) -> None:
+    """Put a new key before those in `path` (made when it is missing). Raises OSError."""
+    _replace(path, f"{secrets.token_urlsafe(32)},{key_file(path)}")
+
+
+def drop_old_keys(path: Path) -> int:
+    """Keep the first key of `path` alone; returns how many went. Raises OSError."""
+    first, *old = [part for part in key_file(path).split(",") if part.strip()]
+    _replace(path, first)
+    return len(old)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Whole or not at all, readable by its owner only."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
 def _derive(key: str) -> bytes:
     """A Fernet key from a passphrase or random string of any length (HKDF-SHA256)."""
     derived = HKDF(SHA256(), 32, salt=None, info=b"reprog vault 1").derive(key.encode())
