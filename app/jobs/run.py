@@ -91,8 +91,8 @@ def _drifted(run: Run, change: ModelChanged) -> None:
     change.hint = (
         f"Resume to go on with version {change.new}: the {again} training and validation images are asked "
         f"again (up to {again} queries, {money.amount} {money.currency}, from the same budget), and the "
-        "program learned so far is kept and goes on from its last step, under the new version. Cancel and clone the "
-        "job to learn from the start instead."
+        "program learned so far is kept and goes on from its last step, under the new version. Cancel and "
+        "clone the job to learn from the start instead."
     )
     run.bench.jobs.learns_from(run.job_id, run.fence, change.new)
 
