@@ -77,6 +77,7 @@ class Reply:
     outcomes: tuple[Outcome, ...]
     version: str = ""  # the model version as answered; "" when the provider does not say
     request_id: str | None = None
+    billed: int | None = None  # images that the provider says it bills; None: it does not say
 
 
 @dataclass(frozen=True)

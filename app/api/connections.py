@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +37,7 @@ async def create_connection(
     body: ConnectionBody, request: Request, response: Response, wired: Wired
 ) -> dict[str, Any]:
     """Add a remote account with one source model."""
-    await _allow_reference(request, wired, body.secret_ref)
+    await _allow_reference(request, wired, body.secret_ref or _borrows(body.model))
     created = await asyncio.to_thread(_create, wired, body)
     response.headers["Location"] = f"/v1/connections/{created['id']}"
     return created
@@ -107,6 +108,11 @@ async def _allow_reference(request: Request, wired: Services, ref: str | None) -
     """Whoever may name files and variables of this machine may read them: that takes `admin`."""
     if ref is not None:
         auth.demand(await auth.identify(request, wired), "admin")
+
+
+def _borrows(model: dict[str, Any]) -> str | None:
+    """What names a variable of this machine in a template, if anything does."""
+    return "env" if re.search(r"\{\s*env\.", json.dumps(model)) else None
 
 
 @router.get("", response_model=Page[Connection], dependencies=[auth.needs("read")])

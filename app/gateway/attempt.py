@@ -113,6 +113,8 @@ async def conclude(g: Gateway, attempt: int, wish: Wish, items: Sequence[Item], 
         error.http_status = error.http_status or wire.status
     unknown = sum(error.billed is None for error in errors)
     billed = len(rows) + sum(error.billed is True for error in errors)
+    if reply.billed is not None:
+        billed, unknown = min(max(reply.billed, 0), len(items)), 0  # what was reserved is the most
     change = None
     if rows and reply.version not in ("", g.model.version):  # before the keys are free for others
         change = await g.blocking(g.model.answered_by, reply.version)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -52,9 +52,16 @@ PROVIDERS: Mapping[str, type[ProviderType]] = {
 
 
 def make(
-    provider: str, base_url: str, model: Mapping[str, Any], secret: str, options: Mapping[str, Any]
+    provider: str,
+    base_url: str,
+    model: Mapping[str, Any],
+    secret: str,
+    options: Mapping[str, Any],
+    environment: Callable[[str], str | None] | None = None,
 ) -> Provider:
-    """The adapter of a connection. Raises BadRequest naming the field (`model.project_id`) that is wrong."""
+    """The adapter of a connection. `environment` looks up the variables that templates of `http_json` name;
+    without it nothing can be sent that needs one. Raises BadRequest naming the field (`model.project_id`)
+    that is wrong."""
     kind = PROVIDERS.get(provider)
     if kind is None:
         raise BadRequest(
@@ -65,9 +72,12 @@ def make(
         )
     if secret and not (secret.isascii() and secret.isprintable()):
         raise BadRequest("A secret holds printable ASCII characters only.", param="secret")
-    return kind(
+    made = kind(
         base_url, _validated(kind.Model, model, "model"), secret, _validated(kind.Options, options, "options")
     )
+    if environment is not None and isinstance(made, HttpJson):
+        made.lend(environment)
+    return made
 
 
 def _validated(kind: type[M], values: Mapping[str, Any], param: str) -> M:

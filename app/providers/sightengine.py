@@ -95,7 +95,8 @@ class Sightengine:
         outcome = wire.listed(found, "name", "value", "independent", reply)
         if not outcome:
             raise ReplyInvalid("An answer without scores.", request_id=request_id, http_status=reply.status)
-        return Reply((outcome,), self._models, request_id)
+        free = wire.member(body, "request", "operations") == 0
+        return Reply((outcome,), self._models, request_id, 0 if free else None)
 
     def labels_request(self) -> WireRequest | None:
         """None: labels come with every answer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
@@ -44,13 +44,14 @@ class HttpJson:
     def __init__(self, base_url: str, model: Model, secret: str, options: Options) -> None:
         self._ask = Asker(base_url, model, secret)
         self._read = Reader(model.response)
-        self._secret = secret
+        self._secrets = [secret]
         self._constant = model.version
         self._response, self._errors = model.response, model.errors
         self._status = place(model.response.status_path)
         self._item_status = finder(model.response.item_status_path)
         self._items, self._item_id = finder(model.response.items_path), finder(model.response.item_id_path)
         self._version = place(model.response.version_path)
+        self._billed = place(model.response.billed_units_path)
         self._request_id = place(model.response.request_id_path)
         share = 3 / 4 if model.image.max_bytes_applies_to == "base64" else 1
         settings = model.model_dump_json(by_alias=True, exclude={"errors"}, exclude_defaults=True)
@@ -68,13 +69,18 @@ class HttpJson:
     def __repr__(self) -> str:
         return f"HttpJson({self._ask.url})"
 
+    def lend(self, environment: Callable[[str], str | None]) -> None:
+        """Fill in `{env.NAME}`. Raises BadRequest `secret_missing`."""
+        self._secrets += self._ask.lend(environment)
+
     def request(self, pngs: Sequence[bytes]) -> WireRequest:
         """The template, filled in. Inputs are named q0, q1, ..."""
         return self._ask.request(pngs)
 
     def reply(self, reply: WireReply, count: int) -> Reply:
         """Raises the ProviderError of the whole request."""
-        reply = wire.redacted(reply, self._secret)
+        for secret in self._secrets:
+            reply = wire.redacted(reply, secret)
         body = wire.anything(reply)
         request_id = wire.text(self._request_id(reply, body)) or None
         error = _failure(self._errors, self._response, reply, body, self._status(reply, body))
@@ -87,7 +93,10 @@ class HttpJson:
         outcomes = tuple(self._outcome(item, reply, request_id) for item in items)
         if count == 1 and isinstance(outcomes[0], ReplyInvalid):
             raise outcomes[0]
-        return Reply(outcomes, wire.text(self._version(reply, body)) or self._constant, request_id)
+        version = wire.text(self._version(reply, body)) or self._constant
+        units = self._billed(reply, body)
+        billed = int(units) if isinstance(units, int | float) and 0 <= units < 2**31 else None
+        return Reply(outcomes, version, request_id, billed)
 
     def labels_request(self) -> WireRequest | None:
         """None: the labels are in the settings, or learned from answers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -16,7 +16,7 @@ from pybase64 import b64encode
 from app.contracts import WireRequest
 from app.errors import BadRequest
 from app.providers import sigv4, wire
-from app.providers.http_json.settings import ALIASES, VARIABLE, Model, Request
+from app.providers.http_json.settings import ALIASES, ENVIRONMENT, VARIABLE, Model, Request
 
 
 class Asker:
@@ -31,9 +31,28 @@ class Asker:
         if self._request.auth.kind == "aws_sigv4":
             sigv4.require_package()
         settings = self._request.model_dump_json(by_alias=True)
-        self._named = any(ALIASES.get(name, name) == "secret" for name in VARIABLE.findall(settings))
+        named = VARIABLE.findall(settings)
+        self._named = any(
+            ALIASES.get(name, name) == "secret" or name.startswith(ENVIRONMENT) for name in named
+        )
+        self._borrowed = {name for name in named if name.startswith(ENVIRONMENT)}
         if self._request.batch.max_inputs > 1:
             self._repeated(self._request.body.json_)
+
+    def lend(self, environment: Callable[[str], str | None]) -> list[str]:
+        """Look up the variables that the templates name; returns their values. Raises BadRequest."""
+        for name in sorted(self._borrowed):
+            variable = name.removeprefix("env.")
+            value = environment(variable)
+            if not value or not (value.isascii() and value.isprintable()):
+                raise BadRequest(
+                    f"The templates name {variable}, which is not set, or not to printable characters.",
+                    code="secret_missing",
+                    param="model.request",
+                    hint="Set it where the service and its workers run.",
+                )
+            self._constants[name] = value
+        return [self._constants[name] for name in self._borrowed]
 
     def request(self, pngs: Sequence[bytes]) -> WireRequest:
         request = self._request

@@ -27,6 +27,8 @@ ALIASES = dict.fromkeys(_SPELLINGS, "image.b64") | {
     "data_url": "image.data_url",
     "id": "input.id",
 }
+#: Variables of the service's environment that a template may name: none that is set for anything else.
+ENVIRONMENT = "env.REPROG_HTTP_"
 VARIABLE = re.compile(r"\{\{?\s*([A-Za-z_][A-Za-z0-9_.]*)\s*\}?\}")
 
 _KINDS: dict[str, str] = {"sigmoid": "independent", "softmax": "probability", "enum": "likelihood"}
@@ -46,9 +48,12 @@ def _template(value: str) -> str:
     """Raises ValueError for a variable that does not exist."""
     for name in VARIABLE.findall(value):
         if name.startswith("env."):
-            raise ValueError(
-                f'{{{name}}} is not read here: give secret_ref "env:{name[4:]}" and write {{secret}}'
-            )
+            if not name.startswith(ENVIRONMENT):
+                raise ValueError(
+                    f"{{{name}}} is not read: only variables whose names begin with "
+                    f"{ENVIRONMENT.removeprefix('env.')} are, such as {{{ENVIRONMENT}TOKEN}}"
+                )
+            continue
         if ALIASES.get(name, name) not in VARIABLES:
             raise ValueError(f"there is no variable {{{name}}}; there are {', '.join(VARIABLES)}")
     return value
@@ -224,6 +229,9 @@ class Response(Group):
     score: Score = Score()
     missing: Literal["censored", "zero", "error"] = "censored"
     aggregate: Literal["max", "noisy_or"] = "max"
+    billed_units_path: Path | None = Field(
+        default=None, description="How many images the service says it bills for the whole request."
+    )
     version_path: Place | None = None
     request_id_path: Place | None = None
 

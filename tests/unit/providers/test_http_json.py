@@ -310,3 +310,40 @@ def test_an_item_of_a_batch_fails_alone() -> None:
     a, b, c = provider.reply(WireReply(200, {}, json.dumps(body).encode()), 3).outcomes
     assert a == c == {"a": 1.0}
     assert isinstance(b, Unavailable)
+
+
+# ---------------------------------------------------------------- the environment, and the bill
+
+
+def test_variables_of_the_environment() -> None:
+    """Only those set aside for it; they go out and are kept out of everything else."""
+    model = {**ROWS, "headers": {"X-Key": "{env.REPROG_HTTP_KEY}"}, "query": {"t": "{{ env.REPROG_HTTP_T }}"}}
+    values = {"REPROG_HTTP_KEY": "a-key-0123456789", "REPROG_HTTP_T": "tenant", "REPROG_SECRET_KEY": "ours"}
+    lent = make("http_json", BASE, model, "", {}, values.get)
+    request = lent.request([b"png"])
+    assert request.headers["X-Key"] == "a-key-0123456789"
+    assert request.url.endswith("?t=tenant")
+    assert "a-key" not in lent.info.cache_scope + repr(lent)
+    with pytest.raises(KeyRefused) as caught:
+        answer(lent, {"error": "no a-key-0123456789 here"}, 401)
+    assert "a-key" not in str(caught.value)
+    with pytest.raises(BadRequest, match="REPROG_HTTP_KEY") as absent:
+        make("http_json", BASE, model, "", {}, {}.get)
+    assert absent.value.code == "secret_missing"
+
+
+@pytest.mark.parametrize("name", ["REPROG_SECRET_KEY", "HOME", "REPROG_HTTP", "AWS_SECRET_ACCESS_KEY"])
+def test_no_other_variable_is_lent(name: str) -> None:
+    with pytest.raises(BadRequest, match="REPROG_HTTP_"):
+        make("http_json", BASE, {**ROWS, "headers": {"X": f"{{env.{name}}}"}}, "", {}, lambda _: "x")
+
+
+@pytest.mark.parametrize(
+    ("told", "billed"), [(0, 0), (1, 1), (2.0, 2), ("1", None), (-1, None), (None, None)]
+)
+def test_units_that_the_service_bills(told: object, billed: int | None) -> None:
+    rows = {"items": [{"name": "a", "value": 0.5}], "usage": {"operations": told}}
+    reply = service(billed_units_path="usage.operations").reply(
+        WireReply(200, {}, json.dumps(rows).encode()), 1
+    )
+    assert reply.billed == billed
