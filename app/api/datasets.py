@@ -129,7 +129,8 @@ async def _spooled(request: Request, wired: Services) -> AsyncGenerator[tuple[Pa
     if kind not in _RAW and kind != "multipart/form-data":
         raise UnsupportedType(
             f"A data set cannot be read from {kind}.",
-            hint="Send application/zip, application/x-npz or text/csv, or a form with the member `file`.",
+            hint="Send application/zip, application/x-npz or text/csv; or a form: one `file`, or images as a "
+            "`file` and a `label` each.",
         )
     uploads = wired.settings.data_dir / "uploads"
     await asyncio.to_thread(uploads.mkdir, parents=True, exist_ok=True)

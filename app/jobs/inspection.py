@@ -33,7 +33,7 @@ def inspect(files: Files, counts: Mapping[Split, Mapping[str, int]], allow: Coll
     Rows of a table may be alike by chance, so theirs are warnings. Raises BadRequest `leaks_between_splits`
     and `contradictory_labels` unless allowed.
     """
-    what = "images" if files.records is None else "records"
+    what = "image" if files.records is None else "record"
     same: dict[str, list[Item]] = defaultdict(list)
     grouped: dict[str, set[Split | None]] = defaultdict(set)
     for item in files.items:
@@ -62,9 +62,9 @@ def inspect(files: Files, counts: Mapping[Split, Mapping[str, int]], allow: Coll
         **near,
     }
     warnings = [
-        f"{len(leaks)} {what} are in more than one split: the test figure will flatter." if leaks else "",
+        f"{_many(leaks, what)} in more than one split: the test figure will flatter." if leaks else "",
         f"{len(stray)} groups are in more than one split: the test figure will flatter." if stray else "",
-        f"{len(rivals)} {what} appear under two labels." if rivals else "",
+        f"{_many(rivals, what)} there under two labels." if rivals else "",
         *near_warnings,
         *_class_warnings(counts),
     ]
@@ -79,7 +79,7 @@ def _refuse(
             " = ".join(f"{item.file} ({item.split})" for item in found[:3]) for found in leaks[:3]
         )
         raise BadRequest(
-            f"{len(leaks)} {what} are in more than one split: {shown}{' ...' if len(leaks) > 3 else ''}.",
+            f"{_many(leaks, what)} in more than one split: {shown}{' ...' if len(leaks) > 3 else ''}.",
             code="leaks_between_splits",
             hint="Take them out of all splits but one; or send ?allow=leaks to go on, with a flattered test.",
         )
@@ -88,7 +88,7 @@ def _refuse(
             " = ".join(f"{item.file} ({item.label!r})" for item in found[:3]) for found in rivals[:3]
         )
         raise BadRequest(
-            f"{len(rivals)} {what} are there under two labels: {shown}{' ...' if len(rivals) > 3 else ''}.",
+            f"{_many(rivals, what)} there under two labels: {shown}{' ...' if len(rivals) > 3 else ''}.",
             code="contradictory_labels",
             hint="Keep the label that is right; or send ?allow=two_labels to go on with both.",
         )
@@ -132,6 +132,10 @@ def _near(files: Files) -> tuple[dict[str, Any], list[str]]:
         "" if whole else "Too many images look alike to compare them all; near duplicates may be missing.",
     ]
     return {"near_duplicates": section}, warnings
+
+
+def _many(found: Sequence[object], what: str) -> str:
+    return f"1 {what} is" if len(found) == 1 else f"{len(found)} {what}s are"
 
 
 def _parted(found: Sequence[Item]) -> bool:

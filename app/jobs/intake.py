@@ -82,7 +82,8 @@ def take_in(
             _from_texts(archive.members(source, kind, limits), files, asked, label_column)
         else:
             reader = label_reading.READERS.get(format, "auto")
-            _from_archive(archive.members(source, kind, limits), files, packer, reader, limits)
+            members = archive.members(source, kind, limits)
+            _from_archive(members, files, packer, reader, limits, label_column)
         files.thumbnails = packer.thumbnails
     return files
 
@@ -93,6 +94,7 @@ def _from_archive(
     packer: Packer,
     reader: label_reading.Reader,
     limits: IngestLimits,
+    label_column: str | None,
 ) -> None:
     tables: dict[str, bytes] = {}
     for member in members:
@@ -112,7 +114,7 @@ def _from_archive(
             _take_picture(member, files, packer, limits)
     found = {item.file: item for item in files.items}
     refused = [entry["file"] for entry in files.rejected]
-    reading = label_reading.read(list(found), tables, reader, refused)
+    reading = label_reading.read(list(found), tables, reader, refused, label_column)
     for path, (code, reason) in reading.rejected.items():
         files.reject(path, code, reason)
     for table in reading.tables:

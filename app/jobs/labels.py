@@ -6,6 +6,7 @@ import csv
 import io
 import posixpath
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -58,13 +59,21 @@ def is_table(path: str) -> bool:
 
 
 def read(
-    images: Sequence[str], tables: Mapping[str, bytes], reader: Reader, refused: Collection[str] = ()
+    images: Sequence[str],
+    tables: Mapping[str, bytes],
+    reader: Reader,
+    refused: Collection[str] = (),
+    label_column: str | None = None,
 ) -> Reading:
     """Labels, splits and groups of `images` (paths in the archive); `refused` were sent but are no images.
+    `label_column` is the label of tables that do not call it `label`.
 
     Raises BadRequest `ambiguous_labels` when sources disagree, `label_table_missing`, `unreadable_table`.
     """
-    parsed = [] if reader == "folders" else [_parse(path, data) for path, data in sorted(tables.items())]
+    column = (label_column or "label").strip().lower()
+    parsed = (
+        [] if reader == "folders" else [_parse(path, data, column) for path, data in sorted(tables.items())]
+    )
     usable = [table for table in parsed if table.columns and _wanted(table, reader)]
     if usable:
         reading = _from_tables(images, usable, set(refused), trust=reader != "auto")
@@ -151,7 +160,7 @@ class _Table:
     rows: list[dict[str, str]]
 
 
-def _parse(path: str, data: bytes) -> _Table:
+def _parse(path: str, data: bytes, label_column: str) -> _Table:
     """Raises BadRequest `unreadable_table`."""
     try:
         text = data.decode("utf-8-sig")
@@ -165,7 +174,7 @@ def _parse(path: str, data: bytes) -> _Table:
     header = tuple(rows[0]) if rows else ()
     lower = {name.strip().lower(): name for name in header}
     found = {"path": next((lower[name] for name in PATH_COLUMNS if name in lower), None)}
-    found |= {name: lower.get(name) for name in ("label", "split", "group")}
+    found |= {"label": lower.get(label_column), "split": lower.get("split"), "group": lower.get("group")}
     columns = {role: name for role, name in found.items() if name is not None}
     return _Table(path, header, columns if {"path", "label"} <= columns.keys() else {}, rows)
 
@@ -205,7 +214,9 @@ def _from_tables(images: Sequence[str], tables: list[_Table], refused: set[str],
     names = _list([table.path for table in tables])
     reading = Reading(f"Labels come from {names}.", tables=[table.path for table in tables])
     parts = _unwrapped(images)
-    known, missing = {*images, *refused}, list[str]()
+    known, missing = {path: path for path in (*images, *refused)}, list[str]()
+    bare = Counter(posixpath.basename(path) for path in known)
+    known |= {posixpath.basename(p): p for p in tuple(known) if bare[posixpath.basename(p)] == 1 and "/" in p}
     for table in tables:
         for raw in table.rows:
             path = _find(raw.get(table.columns["path"], ""), table.path, known)
@@ -230,13 +241,14 @@ def _from_tables(images: Sequence[str], tables: list[_Table], refused: set[str],
     return reading
 
 
-def _find(name: str, table: str, known: set[str]) -> str | None:
-    """The archive path a row means: beside the table first, then from the top."""
+def _find(name: str, table: str, known: Mapping[str, str]) -> str | None:
+    """The archive path a row means: beside the table first, then from the top; a bare name that only one file
+    of the archive has means that file. `known` leads from names to paths."""
     name = unicodedata.normalize("NFC", name.strip().replace("\\", "/"))
     for base in (posixpath.dirname(table), ""):
         path = posixpath.normpath(posixpath.join(base, name))
         if path in known:
-            return path
+            return known[path]
     return None
 
 
