@@ -97,16 +97,16 @@ class _Scored:
     scores: NDArray[np.float64]
 
 
-def _word(_: Request, error: ReprogError) -> Response:
+def word(_: Request, error: ReprogError) -> Response:
     status, code = _ERRORS.get(error.status, (400, (11102, "Invalid request")))
-    content = {"status": _status(code, door.said(error))}
+    content = {"status": status_of(code, door.said(error))}
     return Response(orjson.dumps(content), status, door.waiting(error), "application/json")
 
 
 router = APIRouter(
     prefix="/compat/clarifai/v2",
     tags=["compatible formats"],
-    route_class=door.speaking(_word),
+    route_class=door.speaking(word),
     responses=door.answers(207, 400, 401, 402, 403, 404, 413, 429, 500, 502, 503),
 )
 _BODY = door.body(json=door.JSON)
@@ -131,7 +131,7 @@ async def outputs(name: str, request: Request, wired: Wired) -> Response:
         wired, name, [_fetch(given) for given in asked.inputs], auth.caller_of(request)
     )
     config = (asked.model or _Model()).output_info.output_config
-    model = _describe(name, live.version)
+    model = describe(name, live.version)
     made = [_output(given, found, model, config) for given, found in zip(asked.inputs, outcomes, strict=True)]
     failures = sum(isinstance(found, ReprogError) for found in outcomes)
     status, code = (200, OK) if not failures else (207, (10010, "Mixed Success"))
@@ -139,7 +139,7 @@ async def outputs(name: str, request: Request, wired: Wired) -> Response:
         status, code = 400, (10020, "Failure")
     headers["Server-Timing"] = f"total;dur={(time.perf_counter() - started) * 1000:.1f}"
     return Response(
-        orjson.dumps({"status": _status(code), "outputs": made}), status, headers, "application/json"
+        orjson.dumps({"status": status_of(code), "outputs": made}), status, headers, "application/json"
     )
 
 
@@ -219,7 +219,7 @@ def _output(
     image = given.data.image
     return {
         "id": uuid.uuid4().hex,
-        "status": _status(code, found.detail if failed else ""),
+        "status": status_of(code, found.detail if failed else ""),
         "created_at": _now(),
         "model": model,
         "input": {
@@ -233,7 +233,7 @@ def _output(
 def _concepts(found: _Scored, config: _Config) -> list[dict[str, Any]]:
     """By falling value; `value` is always there, even when 0: the official client reads its absence as 1."""
     rows = [
-        {"id": _concept_id(row["label"]), "name": row["label"], "value": row["score"], "app_id": "main"}
+        {"id": concept_id(row["label"]), "name": row["label"], "value": row["score"], "app_id": "main"}
         for row in ranked(found.labels, found.scores, None)
     ]
     if config.select_concepts:
@@ -243,11 +243,11 @@ def _concepts(found: _Scored, config: _Config) -> list[dict[str, Any]]:
     return rows[: config.max_concepts or _DEFAULT_CONCEPTS]
 
 
-def _concept_id(label: str) -> str:
+def concept_id(label: str) -> str:
     return "ai_" + hashlib.blake2b(label.encode(), digest_size=4).hexdigest()
 
 
-def _describe(name: str, version: int) -> dict[str, Any]:
+def describe(name: str, version: int) -> dict[str, Any]:
     created = "2026-01-01T00:00:00.000000Z"
     version_id = hashlib.blake2b(f"{name} {version}".encode(), digest_size=16).hexdigest()
     trained = {"code": 21100, "description": "Model is trained and ready"}
@@ -263,7 +263,7 @@ def _describe(name: str, version: int) -> dict[str, Any]:
     }
 
 
-def _status(status: Status, details: str = "") -> dict[str, Any]:
+def status_of(status: Status, details: str = "") -> dict[str, Any]:
     made: dict[str, Any] = {"code": status[0], "description": status[1], "req_id": uuid.uuid4().hex}
     return made | ({"details": details} if details else {})
 

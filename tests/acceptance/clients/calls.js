@@ -5,6 +5,10 @@ const clients = {
   async clarifai_node({ url, key, model, image }) {
     const Clarifai = require("clarifai");
     const app = new Clarifai.App({ apiKey: key, apiEndpoint: url });
+    const known = await app.models.list({ page: 1, perPage: 100 });
+    if (!known.rawData.some(({ id }) => id === model)) throw new Error("the model is not on the list");
+    const one = await app.models.get(model);
+    if (one.id !== model) throw new Error("another model came");
     const base64 = fs.readFileSync(image).toString("base64");
     const answer = await app.models.predict(model, [{ base64 }, { base64 }]);
     if (answer.outputs.length !== 2) throw new Error("a batch of two is answered by two");

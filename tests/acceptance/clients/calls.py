@@ -39,13 +39,18 @@ def clarifai(url: str, key: str, model: str, image: Path) -> Rows:
     from clarifai_grpc.grpc.api.status import status_code_pb2 as codes
 
     stub = service_pb2_grpc.V2Stub(ClarifaiChannel.get_json_channel(base_url=url))
+    who = r.UserAppIDSet(user_id="clarifai", app_id="main")
+    described = stub.GetModel(
+        service_pb2.GetModelRequest(model_id=model, user_app_id=who),
+        metadata=(("authorization", f"Key {key}"),),
+    )
+    assert described.model.id == model, described
+    assert described.model.model_version.id
     inputs = [
         r.Input(id=name, data=r.Data(image=r.Image(base64=data)))
         for name, data in (("good", image.read_bytes()), ("bad", b"no image"))
     ]
-    request = service_pb2.PostModelOutputsRequest(
-        model_id=model, user_app_id=r.UserAppIDSet(user_id="clarifai", app_id="main"), inputs=inputs
-    )
+    request = service_pb2.PostModelOutputsRequest(model_id=model, user_app_id=who, inputs=inputs)
     answer = stub.PostModelOutputs(request, metadata=(("authorization", f"Key {key}"),))
     assert answer.status.code == codes.MIXED_STATUS, answer.status
     good, bad = answer.outputs

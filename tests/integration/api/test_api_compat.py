@@ -151,6 +151,29 @@ async def test_clarifai_batches(pets: House, path: str) -> None:
     assert pets.predictor.asked == [[IMAGE, IMAGE]]
 
 
+@pytest.mark.parametrize("root", ["", "/users/u/apps/a"])
+async def test_clarifai_models(pets: House, root: str) -> None:
+    """What clients call before they predict: pages of models up to an empty one, a model, its versions."""
+    here = f"/compat/clarifai/v2{root}/models"
+    first = await pets.ok("GET", f"{here}?page=1&per_page=20")
+    [model] = first["models"]
+    assert first["status"]["code"] == 10000
+    assert (model["id"], model["model_version"]["status"]["code"]) == ("pets", 21100)
+    assert model["created_at"]
+    assert (await pets.ok("GET", f"{here}?page=2&per_page=20"))["models"] == []
+    assert (await pets.ok("GET", f"{here}/pets"))["model"] == model
+    versions = (await pets.ok("GET", f"{here}/pets/versions"))["model_versions"]
+    assert versions == [model["model_version"]]
+    one = await pets.ok("GET", f"{here}/pets/versions/{versions[0]['id']}")
+    assert one["model_version"] == versions[0]
+    info = await pets.ok("GET", f"{here}/pets/output_info")
+    names = [concept["name"] for concept in info["model"]["output_info"]["data"]["concepts"]]
+    assert names == ["dark", "light"]
+    missing = await pets.client.get(f"{here}/nobody")
+    assert (missing.status_code, missing.json()["status"]["code"]) == (404, 21200)
+    assert (await pets.client.get(f"{here}/pets/versions/x")).status_code == 404
+
+
 async def test_clarifai_options(pets: House) -> None:
     async def names(**config: Any) -> list[str]:
         answer = await pets.ok("POST", CLARIFAI, json=clarifai(TEXT, **config))
