@@ -22,7 +22,8 @@ from app.dashboard import (
 )
 from app.dashboard.web import HERE
 
-_PARTS = (
+#: Every page lives in one of these.
+PARTS = (
     overview, session, new_job, jobs, job, job_parts, compare, datasets, endpoints, connections, keys, usage,
     reference,
 )  # fmt: skip
@@ -30,6 +31,6 @@ _PARTS = (
 
 def mount(app: FastAPI) -> None:
     """Put the pages and their files on the application."""
-    for part in _PARTS:
+    for part in PARTS:
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")

@@ -26,8 +26,8 @@ def meter(spent: float, reserved: float, cap: float | None) -> Markup:
     whole = cap or max(spent + reserved, 1e-9)
     a, b = 100 * min(spent / whole, 1), 100 * min(reserved / whole, 1)
     inner = (
-        '<rect class="track" width="100" height="6" rx="3"/>'
-        f'<rect class="spent" width="{a:.2f}" height="6" rx="3"/>'
+        '<rect class="track" width="100" height="6"/>'
+        f'<rect class="spent" width="{a:.2f}" height="6"/>'
         f'<rect class="reserved" x="{a:.2f}" width="{min(b, 100 - a):.2f}" height="6"/>'
     )
     title = f"{a:.0f} % spent, {b:.0f} % reserved" if cap else "no cap"
@@ -133,7 +133,7 @@ def flow(flows: Sequence[tuple[str, str, float]], targets: Sequence[str]) -> Mar
     sources = list(dict.fromkeys(source for source, _, _ in flows))
     used = [name for name in targets if any(target == name for _, target, _ in flows)]
     sources.sort(key=lambda name: min(used.index(t) for s, t, _ in flows if s == name))
-    line, width, left, right = 26, 640, 210, 430
+    line, width, left, right = 26, 500, 160, 350
     rows = max(len(sources), len(used), 1)
     most = max((weight for _, _, weight in flows), default=1.0) or 1.0
 
@@ -152,10 +152,10 @@ def flow(flows: Sequence[tuple[str, str, float]], targets: Sequence[str]) -> Mar
             f"<title>{escape(source)} to {escape(target)}: {weight:.3g}</title></path>"
         )
     for name, y in y_source.items():
-        shown = name if len(name) < 26 else f"{name[:24]}…"
+        shown = name if len(name) < 20 else f"{name[:18]}…"
         parts.append(f'<text x="{left - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(shown)}</text>')
     for name, y in y_target.items():
-        shown = name if len(name) < 26 else f"{name[:24]}…"
+        shown = name if len(name) < 20 else f"{name[:18]}…"
         parts.append(f'<text class="strong" x="{right + 10}" y="{y + 4:.1f}">{escape(shown)}</text>')
     return _svg(
         width, line * rows, "Which source labels speak for which target label", "".join(parts), "flow"

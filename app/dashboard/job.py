@@ -70,7 +70,7 @@ def live_part(job_id: str, request: Request, wired: Wired) -> Response:
     """The part of the page that changes while the job runs."""
     record = wired.jobs.get(job_id)
     found = document(wired, record)
-    return web.render(request, "_job_live.html", job=found, **_live(wired, record, found))
+    return web.render(request, "_job_live.html", job=found, partial=True, **_live(wired, record, found))
 
 
 @router.get("/jobs/{job_id}/stream", dependencies=[web.visitor("read")])

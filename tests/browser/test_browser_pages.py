@@ -17,6 +17,8 @@ BEYOND = "document.documentElement.scrollWidth - document.documentElement.client
 LOADED = """() => [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
     .reduce((sum, one) => sum + one.encodedBodySize, 0)"""
 
+OPENED = "[...document.querySelectorAll('main details')].slice(0, 30).forEach((one) => (one.open = true))"
+
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -28,8 +30,7 @@ def test_no_page_breaks_a_rule_of_axe(
 
     def judge(name: str) -> None:
         shoot(page, f"{name}-wide-{scheme}")
-        for hidden in page.locator("main details:not([open]) > summary").all()[:12]:
-            hidden.click()
+        page.evaluate(OPENED)
         result = Axe().run(page)
         if result.violations_count:
             found[name] = result.generate_report()

@@ -15,8 +15,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made.house.engine.dispose()
 
 
-@pytest.fixture
-def full(place: Place) -> SimpleNamespace:
+def fill(place: Place) -> SimpleNamespace:
     """A place with one of everything: ids by name."""
     connection, data = place.connection(), place.dataset()
     done, other, fresh = (place.job(connection, data, name) for name in ("done", "other", "waiting"))
@@ -25,6 +24,18 @@ def full(place: Place) -> SimpleNamespace:
     return SimpleNamespace(
         place=place, connection=connection, dataset=data, job=done, other=other, fresh=fresh
     )
+
+
+@pytest.fixture
+def full(place: Place) -> SimpleNamespace:
+    """A place with one of everything that asks for no keys."""
+    return fill(place)
+
+
+@pytest.fixture
+def full_and_locked(locked: Place) -> SimpleNamespace:
+    """A place with one of everything that asks for keys."""
+    return fill(locked)
 
 
 @pytest.fixture

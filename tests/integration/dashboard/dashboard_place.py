@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from app import dashboard
 from app.api.application import create_app
@@ -57,6 +57,10 @@ class Place:
         self.app: FastAPI = create_app(self.house.services())
         dashboard.mount(self.app)
         self.folder = folder
+
+    def pages(self) -> list[APIRouter]:
+        """The routers of the pages."""
+        return [part.router for part in dashboard.PARTS]
 
     def client(self, **headers: str) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(self.app)
