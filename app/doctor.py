@@ -16,6 +16,7 @@ from rich.table import Table
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import telemetry
 from app.errors import ReprogError
 from app.jobs.spec import amount
 from app.settings import Settings
@@ -97,6 +98,12 @@ def _tested(house: House, connection: ConnectionRecord) -> tuple[bool, str]:
 
 
 def _checks(settings: Settings) -> Iterator[tuple[str, bool, str]]:
+    if not settings.otel:
+        yield "traces", True, "off (REPROG_OTEL)"
+    elif telemetry.installed():
+        yield "traces", True, "OpenTelemetry; OTEL_EXPORTER_OTLP_ENDPOINT says where to"
+    else:
+        yield "traces", False, "REPROG_OTEL is on, and the extra is missing: pip install 'reprog[otel]'"
     folder = settings.data_dir
     if folder.is_dir() and os.access(folder, os.W_OK):
         free = shutil.disk_usage(folder).free

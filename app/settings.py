@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     )
     max_upload_bytes: int = Field(default=512 * 2**20, description="Largest data set upload, in bytes.")
     fault: str = Field(default="", description="Tests only: a named crash point, `name` or `name:n`.")
+    otel: bool = Field(
+        default=False, description="Send OpenTelemetry traces; where to, says OTEL_EXPORTER_OTLP_ENDPOINT."
+    )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     def database(self) -> str:

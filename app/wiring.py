@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from app import providers
+from app import providers, telemetry
 from app.api.deps import Services
 from app.contracts import Images, Price, Provider
 from app.errors import BadRequest, ReprogError, StaleFence, Unusable
@@ -63,6 +63,8 @@ class House:
         if self.settings.fault:
             name, _, nth = self.settings.fault.partition(":")
             faults.arm(name, int(nth or 1))
+        if self.settings.otel:
+            telemetry.start()
         database.migrate(self.settings.database())
         self.engine = database.open_engine(self.settings.database())
         self.ledger, self.answers, self.rates = Ledger(self.engine), Answers(self.engine), Rates(self.engine)
@@ -219,7 +221,8 @@ class House:
         bench = self.bench()
 
         def work(job_id: str) -> bool:
-            return asyncio.run(run_segment(job_id, bench))
+            with telemetry.span("job segment", reprog__job_id=job_id):
+                return asyncio.run(run_segment(job_id, bench))
 
         self.runner.launch(work, self._segment_failed)
         Reviver(self.jobs, self.runner, self.healthy, beside=self._upkeep).start(self.runner.stopping)
@@ -278,6 +281,7 @@ class House:
             self.runner.close()
         self._closed.set()
         self.engine.dispose()
+        telemetry.stop()
 
     def reseal(self) -> dict[str, int]:
         """Seal all that is sealed with the first of our keys; how much there was of each kind. Raises

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import telemetry
 from app.api import problems
 from app.errors import Forbidden, ReprogError, TooLarge, Unusable
 from app.storage import ids
@@ -99,7 +100,10 @@ class Edge:
         try:
             self._refuse_strangers(headers)
             _refuse_announced(headers, limit)
-            await self._app(scope, _counted(receive, limit), answer)
+            with telemetry.span(scope["method"], reprog__request_id=request_id) as span:
+                await self._app(scope, _counted(receive, limit), answer)
+                span.update_name(f"{scope['method']} {_route(scope)}")
+                span.set_attribute("http.response.status_code", status)
         except ClientDisconnect:
             log.info("request %s: the client went away", request_id)
         except asyncio.CancelledError:
@@ -112,8 +116,7 @@ class Edge:
                 raise
             await problems.render(scope, _fault(scope, error, request_id))(scope, receive, answer)
         finally:
-            route: str = getattr(scope.get("route"), "path", "") or "unknown"
-            self._traffic.count(scope["method"], route, status, time.perf_counter() - started)
+            self._traffic.count(scope["method"], _route(scope), status, time.perf_counter() - started)
 
     def _limit(self, method: str, path: str) -> int:
         """The largest body, bytes."""
@@ -138,6 +141,10 @@ class Edge:
                 code="foreign_host",
                 hint="Set REPROG_AUTH=keys, or use http://127.0.0.1.",
             )
+
+
+def _route(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", "") or "unknown"
 
 
 def _closing(scope: Scope) -> bool:

@@ -11,6 +11,7 @@ import aiohttp
 import httpx
 from yarl import URL
 
+from app import telemetry
 from app.contracts import WireReply, WireRequest
 from app.errors import Forbidden, NotSent, Unavailable
 from app.gateway.guard import PrivateAddress, socket_factory
@@ -68,6 +69,13 @@ class Client:
 
     async def send(self, request: WireRequest) -> WireReply:
         """Raises NotSent (certain not to be billed), Unavailable (unknown), Forbidden (private address)."""
+        host = request.url.partition("//")[2].partition("/")[0]
+        with telemetry.span(f"{request.method} provider", server__address=host) as span:
+            reply = await self._exchange(request)
+            span.set_attribute("http.response.status_code", reply.status)
+        return reply
+
+    async def _exchange(self, request: WireRequest) -> WireReply:
         limit = asyncio.timeout(self._total)
         try:
             async with limit, self._http.request(
