@@ -257,7 +257,7 @@ class House:
         )  # fmt: skip
 
     def watch(self) -> None:
-        """Close what dead servers left under way, now and from time to time: there may be no worker to do it."""
+        """Close what dead servers left under way, now and then: there may be no worker to do it."""
 
         def keep() -> None:
             while not self._closed.wait(UPKEEP_SECONDS):

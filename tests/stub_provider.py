@@ -97,7 +97,9 @@ class Stub:
             )
         outputs = [self._output(ident, png, n) for ident, png in inputs]
         if fault == "billed 500":
-            return web.Response(status=500, text="<html>oops</html>")
+            return web.Response(status=500, text="<html>oops</html>", headers={"X-Request-Id": f"h{n}"})
+        if fault == "hang":
+            await asyncio.sleep(3600)
         if fault == "reset":
             assert request.transport is not None
             request.transport.abort()

@@ -25,6 +25,10 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 Row = NDArray[np.float32]
 SMALL = 2**20  # bytes up to which work is done in the event loop: a hop to a thread and back costs more
+_REQUEST_IDS = (
+    "x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "x-ms-request-id",
+    "x-amzn-trace-id", "x-cloud-trace-context", "cf-ray",
+)  # fmt: skip
 PATIENCE = 300.0  # seconds that paid answers wait in memory for the database
 
 
@@ -106,6 +110,7 @@ async def conclude(g: Gateway, attempt: int, wish: Wish, items: Sequence[Item], 
     except Exception as error:  # also a fault of the adapter: the request was sent, so it is settled
         if isinstance(error, ProviderError):
             error.http_status = error.http_status or wire.status
+            error.request_id = error.request_id or _request_id(wire)
         return Settled(await close(g, attempt, wish, len(items), error), error=error)
     crash_point("after_answer")
     errors = [outcome for outcome in reply.outcomes if isinstance(outcome, ProviderError)]
@@ -125,7 +130,7 @@ async def conclude(g: Gateway, attempt: int, wish: Wish, items: Sequence[Item], 
         unknown=unknown,
         outcome="partial" if errors else "answered",
         http_status=wire.status,
-        request_id=reply.request_id,
+        request_id=reply.request_id or _request_id(wire),
         code=errors[0].code if errors else None,
     )
     await _settle(g, wish, settlement)
@@ -138,6 +143,11 @@ def _rows(g: Gateway, items: Sequence[Item], reply: Reply) -> dict[int, Row]:
         for item, outcome in zip(items, reply.outcomes, strict=True)
         if not isinstance(outcome, ProviderError)
     }
+
+
+def _request_id(wire: WireReply) -> str | None:
+    """What the provider, or a proxy before it, calls this request: also where the body cannot be read."""
+    return next((wire.headers[name] for name in _REQUEST_IDS if name in wire.headers), None)
 
 
 def _answers(

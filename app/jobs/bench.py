@@ -81,6 +81,7 @@ class Run:
     best: float  # validation accuracy of the best program so far; -1 before the first
     left_out: dict[str, list[int]]  # by split: images the provider will not score
     version: str  # of the source model, that the answers so far are of; "" before the first
+    short: BudgetExhausted | None = None  # the money ended before a pass over a whole split did
     warned: set[str] = field(default_factory=set[str])  # codes of the concerns told in this segment
     started: float = field(default_factory=time.monotonic)
 
@@ -194,5 +195,5 @@ def _join(parts: list[Answers], views: int, rows: int) -> Answered:
         for n, part in enumerate(parts)
         for index, error in part.rejected.items()
     }
-    scores = np.concatenate([b.reshape(views, -1, len(labels)) for b in blocks], axis=1)
+    scores = np.concatenate([b.reshape(views, len(b) // views, len(labels)) for b in blocks], axis=1)
     return Answered(labels, scores, rejected)

@@ -158,6 +158,8 @@ async def _probe(run: Run) -> Problem:
     labels = tuple(sorted({label for answer in answers.values() for label in _answered(answer)}))
     scores = {split: answer.under(labels)[0] for split, answer in answers.items()}
     kept = {split: ~np.isnan(rows).all(axis=1) for split, rows in scores.items()}
+    if run.short is not None and not kept["val"].any():
+        raise run.short
     _refuse_useless(run, labels, scores["train"][kept["train"]], run.data.labels["train"][kept["train"]])
     return Problem(
         images={split: run.data.images[split][kept[split]] for split in LEARNING_SPLITS},
@@ -224,7 +226,8 @@ async def _whole(run: Run, split: Split, views: tuple[View, ...], phase: str, ke
     images = run.data.images[split][rows]
     try:
         answered = await ask(run, views, images, phase, keep=keep)
-    except BudgetExhausted:
+    except BudgetExhausted as stop:
+        run.short = stop
         answered = await ask(run, views, images, phase, cached=True)
     if answered.rejected:
         await asyncio.to_thread(_leave_out, run, split, rows, answered.rejected)
@@ -251,8 +254,11 @@ def _answered(answer: Answered) -> list[str]:
 
 
 def _refuse_useless(run: Run, labels: tuple[str, ...], scores: Scores, classes: Labels) -> None:
-    """Raises BadRequest when these answers can teach nothing; the probe is the most that was spent."""
+    """Raises BadRequest when these answers can teach nothing; the probe is the most that was spent.
+    Raises BudgetExhausted when that is for want of money: unknown outcomes are spent."""
     if len(np.unique(classes)) < len(run.data.classes):
+        if run.short is not None:
+            raise run.short
         raise BadRequest(
             "The provider scored no training image of at least one class.",
             code="classes_unanswered",

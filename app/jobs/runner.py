@@ -36,6 +36,7 @@ SEGMENTS = 500  # then a successor goes on, so that no history grows without end
 KEPT_SECONDS = 7 * 86_400.0  # how long the history of what ended is kept
 TIDY_SECONDS = 600.0  # between two looks at it
 ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+FROZEN_SECONDS = 15.0  # then PostgreSQL takes its locks from a process that froze inside a transaction
 MORE, OVER, HAND_OVER = "more", "over", "hand over"
 
 
@@ -146,6 +147,7 @@ class DbosRunner:
             application_name=NAME,
             serializer=DBOSPortableJSONSerializer(),
             retry_connection_errors=False,
+            sys_db_idle_transaction_timeout_sec=FROZEN_SECONDS,
         )
 
     # ------------------------------------------------------------ the worker
@@ -212,6 +214,7 @@ class DbosRunner:
             "application_version": VERSION,
             "serializer": DBOSPortableJSONSerializer(),
             "sys_db_pool_size": self._concurrency + 6,
+            "sys_db_idle_transaction_timeout_sec": FROZEN_SECONDS,
             "enable_otlp": False,
             "log_level": "WARNING",
         }

@@ -184,6 +184,10 @@ class Crew:
     def tail(self, characters: int = 3000) -> str:
         return self.log.read_text(errors="replace")[-characters:] if self.log.exists() else ""
 
+    def error(self, job: str) -> str | None:
+        """The code of the error that the job failed with."""
+        return (self.get(job).error or {}).get("code")
+
     def succeeded(self, jobs: list[str]) -> None:
         """Raises AssertionError with what the workers said of a segment that failed."""
         if all(self.get(job).status == "succeeded" for job in jobs):

@@ -70,21 +70,26 @@ def test_a_frozen_worker_can_write_and_spend_nothing(
 def _freeze(team: Crew) -> None:
     """SIGSTOP. On SQLite outside a transaction: the file lock of a frozen process can only be killed away;
     PostgreSQL ends the session of one that is frozen inside a transaction."""
-    path = sa.make_url(team.url).database
-    for _ in range(100):
+    settings = team.house.settings
+    urls = [sa.make_url(url) for url in (settings.database(), settings.engine_database())]
+    for _ in range(200):
         team.signal(0, signal.SIGSTOP)
-        if team.house.engine.dialect.name != "sqlite" or not path:
+        if all(url.get_backend_name() != "sqlite" or _free(url.database or "") for url in urls):
             return
-        with closing(sqlite3.connect(path, timeout=0.3, isolation_level=None)) as probe:
-            try:
-                probe.execute("BEGIN IMMEDIATE")
-                probe.execute("ROLLBACK")
-            except sqlite3.OperationalError:
-                team.signal(0, signal.SIGCONT)
-                time.sleep(0.05)
-            else:
-                return
+        team.signal(0, signal.SIGCONT)
+        time.sleep(0.05)
     raise AssertionError("never outside a transaction")
+
+
+def _free(path: str) -> bool:
+    """Whether nobody writes to this SQLite file."""
+    with closing(sqlite3.connect(path, timeout=0.3, isolation_level=None)) as probe:
+        try:
+            probe.execute("BEGIN IMMEDIATE")
+            probe.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return False
+        return True
 
 
 @pytest.mark.parametrize("changes", [20, pytest.param(500, marks=pytest.mark.chaos)])
@@ -173,6 +178,26 @@ def test_a_provider_that_misbehaves(database_url: str, tmp_path: Path, source: S
         assert sum(data["count"] for data in told) == 2
 
 
+def test_a_provider_that_hangs(sqlite_url: str, tmp_path: Path, source: Source) -> None:
+    """Requests that are never answered stall nobody beside them, and a worker may die waiting for them: they
+    are counted as spent, asked again, and the program is the same."""
+    hanging = (3, 12, 20)
+    source.fault = lambda n: "hang" if n in hanging else None
+    with crew(sqlite_url, tmp_path / "faults", source, 1) as team:
+        job = team.job(8, **race())
+        for n in hanging:
+            until(lambda n=n: source.requests > n, 60)
+            time.sleep(0.5)  # others are answered meanwhile
+            team.kill(0)
+            team.start(0)
+        team.wait([job])
+        team.never_over()
+        assert team.unknown() >= 4 * len(hanging)
+        learned = team.programs([job])
+    calm = f"sqlite:///{tmp_path / 'calm.sqlite'}"
+    assert learned == without_faults(calm, tmp_path / "calm", [{"seed": 8, **race()}])
+
+
 def test_a_provider_that_is_down_pauses_and_revives(tmp_path: Path, source: Source, sqlite_url: str) -> None:
     source.fault = lambda n: "free 500"
     with crew(sqlite_url, tmp_path / "faults", source, 1) as team:
@@ -201,6 +226,22 @@ def test_a_provider_that_is_down_pauses_and_revives(tmp_path: Path, source: Sour
 
 def _dead(connection_id: str) -> bool:
     raise Unavailable("down")
+
+
+def test_money_lost_before_any_answer_is_told(tmp_path: Path, source: Source, sqlite_url: str) -> None:
+    """Nothing but unknown outcomes until the cap: the job fails for want of money, and says that."""
+    source.fault = lambda n: "billed 500"
+    with crew(sqlite_url, tmp_path / "faults", source, 1) as team:
+        job = team.job(1, cap=95, **race())
+        for _ in range(20):
+            team.wait([job], 60, "paused", "failed")
+            if team.get(job).over:
+                break
+            _resume(team, job)
+        assert team.error(job) == "budget_exhausted", team.story([job])
+        team.never_over()
+        assert source.bill == team.unknown() <= 95
+        assert team.unknown() >= 60  # the share of the final test is not touched
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,14 @@ async def test_answers_of_others_may_name_labels_that_are_new_here(house: House,
 # ---------------------------------------------------------------- failures
 
 
+async def test_an_unknown_outcome_is_listed_with_the_providers_request_id(house: House) -> None:
+    house.stub.fault = lambda n: "billed 500" if n == 0 else None
+    await house.gateway(max_batch=2, concurrency=1).ask(images(2))
+    lost, answered = house.ledger.list_attempts("job_1")
+    assert (lost.outcome, lost.billed, lost.http_status, lost.request_id) == ("unknown", 2, 500, "h0")
+    assert (answered.outcome, answered.request_id) == ("answered", "r1")
+
+
 async def test_half_open_one_request_finds_out(house: House) -> None:
     house.stub.fault = lambda n: "billed 500"
     gateway = house.gateway(max_batch=1)
