@@ -25,6 +25,9 @@ test: install  ## every test that needs no outside server (PostgreSQL comes from
 chaos: install  ## the long forms of the fault suite, with their figures
 	$(BIN)/python -m pytest tests/faults -m chaos -rP --timeout 3600
 
+fuzz: install  ## schemathesis over the whole OpenAPI document, for half an hour
+	$(BIN)/python -m pytest tests/fuzz -m chaos -rP --timeout 3600
+
 bench: install  ## every benchmark; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
@@ -60,4 +63,4 @@ serve: install  ## API, worker and dashboard on 127.0.0.1:8000 with SQLite
 sandbox: install  ## the sandbox providers on 127.0.0.1:8900
 	$(BIN)/reprog sandbox
 
-.PHONY: help install demo test clients chaos bench bench-learning check format serve sandbox
+.PHONY: help install demo test clients chaos fuzz bench bench-learning check format serve sandbox

@@ -7,7 +7,6 @@ import csv
 import io
 import logging
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query
@@ -17,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import auth, views
 from app.api.deps import Services, Wired
-from app.api.lists import Limit, Number, cell, page, seconds
+from app.api.lists import Limit, Moment, Number, cell, page, seconds
 from app.api.problems import declared
 from app.api.schemas import AuditView, Page
 from app.jobs.spec import micros
@@ -46,8 +45,8 @@ def list_audit(
     after: Number | None = None,
     key_id: _ID = None,
     action: Annotated[str | None, Query(max_length=60, description="As in the lines.")] = None,
-    since: Annotated[datetime | None, Query(description="RFC 3339; from this time on.")] = None,
-    until: Annotated[datetime | None, Query(description="RFC 3339; before this time.")] = None,
+    since: Annotated[Moment | None, Query(description="RFC 3339; from this time on.")] = None,
+    until: Annotated[Moment | None, Query(description="RFC 3339; before this time.")] = None,
     format: Annotated[Literal["json", "csv"] | None, Query(description="Or Accept: text/csv.")] = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Any:  # noqa: ANN401

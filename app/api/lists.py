@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Query
+from pydantic import BeforeValidator
 
 Record = TypeVar("Record")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 Limit = Annotated[int, Query(ge=1, le=100, description="Items on a page.")]
@@ -16,6 +19,16 @@ After = Annotated[
     str | None, Query(max_length=64, description="`next_cursor` of the page before; absent: the first page.")
 ]
 Number = Annotated[int, Query(ge=0, le=2**53, description="Only items after this number.")]
+
+
+def _rfc3339(given: object) -> object:
+    """Only text in the form of a time: the parser would take any number for seconds since 1970."""
+    if isinstance(given, str) and not _TIME.match(given):
+        raise ValueError("is no RFC 3339 time, like 2026-01-31T12:00:00Z")
+    return given
+
+
+Moment = Annotated[datetime, BeforeValidator(_rfc3339)]
 
 
 def seconds(given: datetime | None) -> float | None:

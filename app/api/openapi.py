@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from app.api.problems import MEDIA_TYPE, Problem
 from app.api.schemas import PredictBody
 
+_PARAMETER = re.compile(r"{([a-z_]+)(?::[a-z]+)?}")
 _TEMPLATE = "#/components/schemas/{model}"
 
 
@@ -26,8 +28,21 @@ def document(app: FastAPI) -> dict[str, Any]:
             schemas |= schema.pop("$defs", {})
             schemas[model.__name__] = schema
         made["components"] |= {"schemas": dict(sorted(schemas.items())), "responses": _share_problems(made)}
+        _name_path_parameters(made)
         app.openapi_schema = made
     return app.openapi_schema
+
+
+def _name_path_parameters(made: dict[str, Any]) -> None:
+    """Parts of a path that its function does not look at (a version, a user) are parameters all the same."""
+    for path, methods in made["paths"].items():
+        for operation in methods.values():
+            given: list[dict[str, Any]] = operation.setdefault("parameters", [])
+            known = {one["name"] for one in given if one["in"] == "path"}
+            for name in _PARAMETER.findall(path):
+                if name not in known:
+                    schema = {"type": "string", "title": name.capitalize()}
+                    given.append({"name": name, "in": "path", "required": True, "schema": schema})
 
 
 def _share_problems(made: dict[str, Any]) -> dict[str, Any]:

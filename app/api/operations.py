@@ -12,7 +12,7 @@ from app import __version__
 from app.api import auth, views
 from app.api.deps import Services, Wired
 from app.api.edge import Traffic
-from app.api.lists import seconds
+from app.api.lists import Moment, seconds
 from app.api.problems import EVERYWHERE, declared
 from app.api.schemas import Usage
 from app.methods import schemas
@@ -32,8 +32,8 @@ router = APIRouter(tags=["operations"])
 def get_usage(
     wired: Wired,
     group_by: Annotated[Group, Query(description="What to sum by.")] = "job",
-    since: Annotated[datetime | None, Query(description="RFC 3339; from this time on.")] = None,
-    until: Annotated[datetime | None, Query(description="RFC 3339; before this time.")] = None,
+    since: Annotated[Moment | None, Query(description="RFC 3339; from this time on.")] = None,
+    until: Annotated[Moment | None, Query(description="RFC 3339; before this time.")] = None,
 ) -> dict[str, Any]:
     """Requests, queries and money of jobs, endpoints or connections, or by UTC day. A connection's figures
     include its test queries."""

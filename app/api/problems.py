@@ -116,7 +116,8 @@ def _methods(request: Request) -> list[str]:
     """What the path of a request does allow, over all its routes."""
     paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
     matching = [methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path)]
-    return sorted({method.upper() for methods in matching for method in methods})
+    exact = paths.get(request.url.path)  # /v1/jobs/quote is no job called "quote"
+    return sorted({method.upper() for methods in ([exact] if exact else matching) for method in methods})
 
 
 def of_http(scope: Mapping[str, Any], error: HTTPException) -> ReprogError:

@@ -20,7 +20,7 @@ router = APIRouter(
     prefix="/compat/clarifai/v2",
     tags=["compatible formats"],
     route_class=door.speaking(clarifai.word),
-    responses=door.answers(401, 403, 404, 429, 500),
+    responses=door.answers(400, 401, 403, 404, 429, 500),
 )
 Number = Annotated[int, Query(ge=1, le=1000)]
 
