@@ -276,16 +276,11 @@ def _gaps(lines: Sequence[Line], order: Mapping[str, int]) -> str:
         for line in lines
         if "refused" in line
     }
-    left = [name.rsplit("/", 1)[0] for name in order if name not in done]
     out = [f"**Left out, data missing**: {task}: {why}." for task, why in missing.items()]
     out += [f"Refused: {what}: {why}" for what, why in refused.items()]
-    if left:
-        counts = {name: left.count(name) for name in dict.fromkeys(left)}
-        named = ", ".join(f"{name} ({count})" for name, count in counts.items())
-        out.append(
-            f"**Not run**: {len(left)} of {len(order)} cells. `{COMMAND}` runs them and leaves the others. "
-            f"By task/source/method/queries per prediction/queries (number of seeds): {named}."
-        )
+    if left := len(order) - len(done):
+        said = f"**Not run**: {left} of {len(order)} cells. `{COMMAND}` runs them and leaves the others."
+        out.append(f"{said} Cells done of those planned, by queries:\n\n{_done(done)}")
     commits = sorted({line.get("commit", "") for line in lines} - {""})
     cpu = sum(np.sum(list(line.get("cpu", {}).values())) for line in lines) / 3600
     out.append(f"{len(done)} cells, {cpu:.1f} hours of CPU; code of commits {', '.join(commits)}.")
@@ -293,3 +288,17 @@ def _gaps(lines: Sequence[Line], order: Mapping[str, int]) -> str:
         "Names of variants: " + "; ".join(f"`{k}` is `{t}` with {o}" for k, (t, o) in VARIANTS.items()) + "."
     )
     return "\n\n".join(out)
+
+
+def _done(done: set[str]) -> str:
+    """Method by budget: finished and planned cells."""
+    planned = grid.cells()
+    budgets = sorted({cell.queries for cell in planned})
+    rows: list[list[str]] = []
+    for method in dict.fromkeys(cell.method for cell in planned):
+        row = [f"`{method}`"]
+        for budget in budgets:
+            mine = [cell.name in done for cell in planned if (cell.method, cell.queries) == (method, budget)]
+            row.append(f"{sum(mine)} of {len(mine)}" if mine else "")
+        rows.append(row)
+    return table(["method", *(f"{budget:,}" for budget in budgets)], rows)
