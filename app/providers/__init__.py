@@ -15,6 +15,7 @@ from app.providers.custom_vision import CustomVision
 from app.providers.google_vision import GoogleVision
 from app.providers.http_json import HttpJson
 from app.providers.huggingface import HuggingFace
+from app.providers.imagga import Imagga
 from app.providers.open_inference import OpenInference
 from app.providers.openai_moderation import OpenAIModeration
 from app.providers.rekognition import Rekognition
@@ -48,6 +49,7 @@ PROVIDERS: Mapping[str, type[ProviderType]] = {
     "azure_content_safety": AzureContentSafety,
     "openai_moderation": OpenAIModeration,
     "sightengine": Sightengine,
+    "imagga": Imagga,
 }
 
 

@@ -131,6 +131,18 @@ class TestSightengine(ProviderSuite):
         return [file_part(request, "media")]
 
 
+class TestImagga(ProviderSuite):
+    name = "imagga"
+    credential = "nowhere"  # in base64
+
+    @pytest.fixture
+    def provider(self) -> Provider:
+        return make("imagga", BASE, {"categorizer_id": "nsfw_beta"}, f"acc_1:{SECRET}", {})
+
+    def images(self, request: WireRequest) -> list[bytes]:
+        return [file_part(request, "image")]
+
+
 class Configured(ProviderSuite):
     """`http_json` with one of the worked configurations of `examples/connections`."""
 
