@@ -22,9 +22,9 @@ endpoint=$(sed -n 's/^publish: {name: \(.*\)}$/\1/p' "$job")
 $reprog datasets items "$DATASET_ID" --split test --limit 1 --json > "$folder/items.json"
 echo "The label is $(member '["data"][0]["label"]' < "$folder/items.json")."
 if grep -q '"input"' "$folder/items.json"; then
-    member '["data"][0]["input"]' < "$folder/items.json" | cut -c 1-120
     "$python" -c "import json, sys; print(json.dumps({'inputs': [json.load(sys.stdin)['data'][0]['input']]}))" \
         < "$folder/items.json" > "$folder/body.json"
+    cut -c 1-120 "$folder/body.json"
     $reprog endpoints predict "$endpoint" -f "$folder/body.json"
 else
     $reprog datasets image "$DATASET_ID" "$(member '["data"][0]["n"]' < "$folder/items.json")" -o "$folder/image.png"

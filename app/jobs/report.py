@@ -96,17 +96,18 @@ def rivals(
     problem: Problem, images: Images, plain: Scores, records: NDArray[np.float64] | None = None
 ) -> dict[str, tuple[Labels, int]]:
     """Each baseline's predictions on the test split, and the training queries it needed. `raw_pixels` learns
-    from the features of the records themselves where the images were drawn from such."""
+    from the features of the records themselves, too, where the images were drawn from such."""
     train_images = np.concatenate([problem.images["train"], problem.images["val"]])
     train_labels = np.concatenate([problem.labels["train"], problem.labels["val"]])
     train_scores = np.concatenate([problem.probe["train"], problem.probe["val"]])
     groups = np.concatenate([problem.groups["train"], problem.groups["val"]]) if problem.groups else None
     classes, paid = problem.classes, len(train_labels)
     per_class = min(10, train_scores.shape[1] // classes)
-    if problem.records is None or records is None:
-        known_raw, asked_raw = picture.features(train_images), picture.features(images)
-    else:
-        known_raw, asked_raw = np.concatenate([problem.records[split] for split in LEARNING]), records
+    known_raw, asked_raw = picture.features(train_images), picture.features(images)
+    if problem.records is not None and records is not None:
+        learned = np.concatenate([problem.records[split] for split in LEARNING])
+        known_raw = np.concatenate([learned, known_raw], axis=1)
+        asked_raw = np.concatenate([records, asked_raw], axis=1)
     known = mapping.shares(train_scores, problem.score_kind)
     mapped = (  # fewer source labels than classes: no label can stand for one class alone
         mapping.frequency_mapping(known, train_labels, classes, per_class)

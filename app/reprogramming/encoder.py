@@ -208,11 +208,13 @@ class TableEncoder:
         return _hue(column.categories.index(str(cell)), len(column.categories))
 
     def features(self, record: Record) -> Floats:
-        """Numbers as they are, a missing one as the training median, each with a flag; categories one-hot."""
+        """Numbers as they are, a missing one as the training median, each with its rank and a flag; categories
+        one-hot."""
         out: list[float] = []
         for column, cell in zip(self.columns, record, strict=True):
             if column.numeric:
-                out += [column.median if cell is None else float(cell), float(cell is None)]
+                number = column.median if cell is None else float(cell)
+                out += [number, float(np.interp(number, column.knots, column.ranks)), float(cell is None)]
             else:
                 out += [float(cell == category) for category in column.categories]
         return np.array(out)

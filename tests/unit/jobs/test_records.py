@@ -207,7 +207,7 @@ def test_a_tile_says_the_rank_a_hue_the_category_and_blue_is_missing() -> None:
     assert (picture[height // 2 :] == 0).all(), "places without a column are black"
     assert made.image([None, "never seen"])[0, [0, -1]].tolist() == [[0, 0, 255]] * 2
     assert made.read({"size": "7", "kind": "A"}) == [7.0, "a"]
-    assert made.features([None, "b"]).tolist() == [50.0, 1.0, 0.0, 1.0]
+    assert made.features([None, "b"]).tolist() == [50.0, 0.5, 1.0, 0.0, 1.0]
 
 
 def test_series_of_other_lengths_are_stretched_where_training_had_many() -> None:
