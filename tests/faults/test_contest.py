@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing import Queue
@@ -56,7 +57,9 @@ def _spend(url: str, seed: list[int], scope: str, each: int, done: Queue[tuple[i
 
 
 @pytest.mark.parametrize("each", [1_008, pytest.param(50_000, marks=pytest.mark.chaos)])
-def test_eight_processes_at_one_cap(database_url: str, seed: int, each: int) -> None:
+def test_eight_processes_at_one_cap(
+    database_url: str, seed: int, figures: Callable[[str], None], each: int
+) -> None:
     """The account's cap is used to the last query and not passed; sums are exact in every scope."""
     migrate(database_url)
     engine = open_engine(database_url)
@@ -87,7 +90,7 @@ def test_eight_processes_at_one_cap(database_url: str, seed: int, each: int) -> 
     assert sum(part.spent for part in parts) == cap * PRICE
     assert all(part.reserved == 0 for part in parts)
     assert refused > 0
-    print(
+    figures(
         f"{PROCESSES} processes, {reservations} reservations, {refused} refused, {spent} of {cap} spent, "
         f"0 over, {reservations / seconds:.0f} reservations per s"
     )
@@ -103,6 +106,7 @@ def test_the_rate_is_kept_and_used(
     tmp_path: Path,
     source: Source,
     seed: int,
+    figures: Callable[[str], None],
     workers: int,
     seconds: int,
     every: float,
@@ -132,12 +136,13 @@ def test_the_rate_is_kept_and_used(
     held = sum(wait for at, wait in refused if first <= at <= last)
     sent = sum(first <= at <= last for at in source.arrivals)
     used = sent / (RATE * (last - first - held))
-    print(
+    told = (
         f"{workers} workers, {kills} kills, {len(refused)} times 429, {sent} requests in "
         f"{last - first:.0f} s ({held:.1f} s of them asked to wait): {used:.3f} of the rate used, "
         f"{source.worst_second()} in the worst second of {RATE:.0f} allowed"
     )
-    assert used >= least
+    assert used >= least, told
+    figures(told)
 
 
 def _refuse_now_and_then(source: Source, chance: random.Random, every: float) -> list[tuple[float, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def test_killed_at_random(
     tmp_path: Path,
     source: Source,
     seed: int,
+    figures: Callable[[str], None],
     kills: int,
     workers: int,
     jobs: int,
@@ -71,9 +73,10 @@ def test_killed_at_random(
         for job in narrow:  # every death may cost it money: then it says so
             assert team.get(job).status == "succeeded" or team.error(job) == "budget_exhausted", team.tail()
         learned = team.programs(wide)
-        print(
+        told = (
             f"{done} kills, {workers} workers, {len(wide + narrow)} jobs ({capped} at their cap), "
             f"{source.bill} billed, {team.unknown()} unknown, {source.requests} requests"
         )
     calm = f"sqlite:///{tmp_path / 'calm.sqlite'}"
     assert learned == without_faults(calm, tmp_path / "calm", free)  # I5
+    figures(told)

@@ -6,6 +6,7 @@ import random
 import signal
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -94,7 +95,12 @@ def _free(path: str) -> bool:
 
 @pytest.mark.parametrize("changes", [20, pytest.param(500, marks=pytest.mark.chaos)])
 def test_pause_resume_cancel_at_random(
-    database_url: str, tmp_path: Path, source: Source, seed: int, changes: int
+    database_url: str,
+    tmp_path: Path,
+    source: Source,
+    seed: int,
+    figures: Callable[[str], None],
+    changes: int,
 ) -> None:
     """Nothing is reserved for a job once a pause or cancel was answered, and the program is the same."""
     chance = random.Random(seed)
@@ -113,9 +119,10 @@ def test_pause_resume_cancel_at_random(
         team.wait(jobs, 60)
         team.check(jobs)
         [learned] = team.programs(jobs[:1])
-        print(f"{done} changes over {len(jobs)} jobs, {source.bill} billed, {team.unknown()} unknown")
+        told = f"{done} changes over {len(jobs)} jobs, {source.bill} billed, {team.unknown()} unknown"
     calm = f"sqlite:///{tmp_path / 'calm.sqlite'}"
     assert [learned] == without_faults(calm, tmp_path / "calm", [{"seed": 11, **race()}])
+    figures(told)
 
 
 def _change(team: Crew, job: str, chance: random.Random, cancel: bool) -> int:

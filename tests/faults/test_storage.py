@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -131,7 +131,11 @@ def _read_only(url: str, on: bool) -> None:
 
 @pytest.mark.parametrize("restarts", [2, pytest.param(20, marks=pytest.mark.chaos)])
 def test_postgres_restarts(
-    own_postgres: tuple[sa.URL, Path], tmp_path: Path, source: Source, restarts: int
+    own_postgres: tuple[sa.URL, Path],
+    tmp_path: Path,
+    source: Source,
+    figures: Callable[[str], None],
+    restarts: int,
 ) -> None:
     """An immediate restart is a crash: the server recovers from its log, the workers go on."""
     url, programs = own_postgres
@@ -151,7 +155,7 @@ def test_postgres_restarts(
         team.wait(jobs, 60)
         team.check(jobs)
         assert slowest < 15
-        print(
+        figures(
             f"{n} restarts, slowest recovery {slowest:.1f} s, {source.bill} billed, {team.unknown()} unknown"
         )
 
@@ -166,7 +170,12 @@ def _pg(programs: Path, data: Path, *what: str) -> None:
 
 @pytest.mark.parametrize("copies", [4, pytest.param(100, marks=pytest.mark.chaos)])
 def test_copies_of_a_running_database(
-    sqlite_url: str, tmp_path: Path, source: Source, seed: int, copies: int
+    sqlite_url: str,
+    tmp_path: Path,
+    source: Source,
+    seed: int,
+    figures: Callable[[str], None],
+    copies: int,
 ) -> None:
     """Every copy opens, is whole, and knows of everything that was billed until it was begun."""
     chance = random.Random(seed)
@@ -183,6 +192,8 @@ def test_copies_of_a_running_database(
             (_backed_up if n % 2 else _copied)(original, copy)
             _whole(copy, billed)
         team.wait(jobs)
+        team.check(jobs)
+        figures(f"{copies} copies opened and whole, {len(jobs)} jobs, {source.bill} billed")
 
 
 def _backed_up(original: Path, copy: Path) -> None:
