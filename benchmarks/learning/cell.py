@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from app.contracts import Ask, Images, Labels, MethodState, Scores
+from app.contracts import Ask, Images, Labels, MethodState, Scores, Split
 from app.jobs import report
 from app.methods import Method, Problem, choice, make
 from app.reprogramming import metrics
@@ -90,14 +90,29 @@ def problem_of(cell: Cell, source: Source) -> tuple[Problem, Images, Labels]:
     """The problem, its probe paid, and the test images and labels that learning never sees."""
     task = tasks.load(cell.task)
     rows = task.rows(cell.seed, cell.queries)
-    test, pictures = rows.pop("test"), task.pictures(rows["train"])
+    pictures = task.pictures(rows["train"])
     images = {split: pictures[at] for split, at in rows.items()}
+    labels = {split: task.labels[at] for split, at in rows.items()}
+    groups = None if task.groups is None else {split: task.groups[at] for split, at in rows.items()}
+    return posed(cell, source, task.classes, images, labels, groups)
+
+
+def posed(
+    cell: Cell,
+    source: Source,
+    classes: tuple[str, ...],
+    images: dict[Split, Images],
+    labels: dict[Split, Labels],
+    groups: dict[Split, NDArray[Any]] | None = None,
+) -> tuple[Problem, Images, Labels]:
+    """`problem_of` of images that are split already, test included."""
+    learning: tuple[Split, Split] = ("train", "val")
     plain = (View(size=source.side),)
-    probe = {split: asked(source, plain, images[split])[0] for split in rows}
+    probe = {split: asked(source, plain, images[split])[0] for split in learning}
     problem = Problem(
-        images=images,
-        labels={split: task.labels[at] for split, at in rows.items()},
-        target_labels=task.classes,
+        images={split: images[split] for split in learning},
+        labels={split: labels[split] for split in learning},
+        target_labels=classes,
         source_labels=source.labels,
         score_kind="probability",
         floor=score_floor(np.concatenate(list(probe.values())), "probability"),
@@ -106,9 +121,9 @@ def problem_of(cell: Cell, source: Source) -> tuple[Problem, Images, Labels]:
         queries=cell.queries,
         queries_per_prediction=cell.views,
         probe=probe,
-        groups=None if task.groups is None else {split: task.groups[at] for split, at in rows.items()},
+        groups=None if groups is None else {split: groups[split] for split in learning},
     )
-    return problem, pictures[test], task.labels[test]
+    return problem, images["test"], labels["test"]
 
 
 def asked(source: Source, views: tuple[View, ...], images: Images, clock: Clock | None = None) -> Scores:

@@ -17,7 +17,8 @@ from benchmarks.learning.cell import Cell, asked, learn, problem_of
 from benchmarks.learning.figures import RIVALS, Figure
 from benchmarks.learning.sources import Source
 
-WIDE, HIGH, DOTS = 6.4, 4.0, 80  # inches, inches, dots per inch
+WIDE, HIGH, DOTS = 7.5, 4.0, 80  # inches, inches, dots per inch
+TICKS = (0.5, 1, 2, 5, 10, 20, 50)  # USD
 NO_MATPLOTLIB = "matplotlib is not installed (pip install 'reprog[bench]'): no pictures are drawn"
 
 
@@ -48,7 +49,10 @@ def curves(rows: Sequence[Figure]) -> None:
         axes.set(
             xscale="log", xlabel="USD for learning", ylabel="test accuracy", title=f"{task} through {source}"
         )
-        axes.legend(fontsize=7, ncols=2)
+        axes.set_xticks(TICKS, [f"{usd:g}" for usd in TICKS])
+        axes.minorticks_off()
+        axes.set_xlim(0.5, max(20.0, 1.2 * max(row.usd for row in pair)))
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
         figure.tight_layout()
         figure.savefig(RESULTS / f"learning-{task}-{source}.png", dpi=DOTS, metadata={"Software": None})
         plot.close(figure)
