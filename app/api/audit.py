@@ -108,8 +108,7 @@ async def _record(scope: Scope, start: Message) -> None:
     cost, _, currency = headers.get("x-cost", "").partition(" ")
     page = "" if getattr(route, "include_in_schema", True) else "page."
     try:
-        await asyncio.to_thread(
-            wired.audit.add,
+        written = wired.audit.add(
             key_id=caller.id,
             action=page + route.name,
             resource=headers.get("location", "") if start["status"] == 201 else scope["path"],
@@ -118,5 +117,6 @@ async def _record(scope: Scope, start: Message) -> None:
             cost_micros=micros(cost) if cost else 0,
             currency=currency or None,
         )
+        await asyncio.wrap_future(written)
     except Exception:  # what was done is done: the caller must hear of it
         log.exception("request %s: no audit line could be written", scope["state"]["request_id"])

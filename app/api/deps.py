@@ -105,7 +105,7 @@ class Services:
     closing: Event = field(default_factory=Event)
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:  # a plain function would cost a thread for each request
     return request.app.state.services
 
 

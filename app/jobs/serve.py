@@ -65,13 +65,12 @@ class Predictor:
         """`inputs` are encoded images (bytes) or records as JSON values; `caller` is the key that is charged
         too. Raises NotFound, BadRequest (unreadable image, record of another shape), BudgetExhausted
         (cap of endpoint, connection or key), Unusable (provider down or refusing)."""
-        live = await asyncio.to_thread(self._endpoints.live, name)
+        live, price = await asyncio.to_thread(self._look, name)
         program = await self._program(live)
         started = time.perf_counter()
         images = await asyncio.to_thread(_decode, inputs, program)
         decoded = time.perf_counter()
         gateway = await self._gateway(live)
-        price = await asyncio.to_thread(self._price, live.connection_id)
         payer = caller.account(price.currency) if caller else None
         asked = _Counted(gateway, program.source_labels, payer)
         try:
@@ -87,6 +86,10 @@ class Predictor:
 
     async def close(self) -> None:
         await self._stack.aclose()
+
+    def _look(self, name: str) -> tuple[LiveVersion, Price]:
+        live = self._endpoints.live(name)
+        return live, self._price(live.connection_id)
 
     async def _program(self, live: LiveVersion) -> Program:
         key = live.checkpoint_id

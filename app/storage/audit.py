@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from sqlalchemy import Engine, insert, select
 
 from app.storage import tables
 from app.storage.database import now, read, write
+from app.storage.together import Together
 
 _audit = tables.audit
 
@@ -32,6 +34,7 @@ class AuditLine:
 class Audit:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._line = Together[dict[str, Any]](self._insert, "audit")
 
     def add(
         self,
@@ -43,8 +46,8 @@ class Audit:
         status: int,
         cost_micros: int = 0,
         currency: str | None = None,
-    ) -> None:
-        """Raises Unusable."""
+    ) -> Future[int]:
+        """One line; the future is done when it is committed. It raises Unusable."""
         line = {
             "key_id": key_id,
             "action": action[:60],
@@ -54,8 +57,13 @@ class Audit:
             "cost_micros": cost_micros,
             "currency": currency,
         }
+        return self._line.submit(line)
+
+    def _insert(self, lines: Sequence[dict[str, Any]]) -> list[int]:
         with write(self._engine) as connection:
-            connection.execute(insert(_audit).values(at=now(connection), **line))
+            clock = now(connection)
+            connection.execute(insert(_audit), [{"at": clock, **line} for line in lines])
+        return [1] * len(lines)
 
     def list(
         self,

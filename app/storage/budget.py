@@ -10,11 +10,9 @@ transaction (group commit): the callers' threads line up, one of them does the w
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +23,8 @@ from app.errors import Conflict, NotFound
 from app.storage import tables
 from app.storage.booking import OPEN, add, commit, open_scopes
 from app.storage.database import now, read, write
+from app.storage.together import Together
 
-_GROUP = 50  # operations per transaction at most
 _budgets, _attempts = tables.budgets, tables.attempts
 
 
@@ -57,9 +55,7 @@ class Ledger:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._waiting: deque[tuple[Reserve | Settle, Future[int]]] = deque()
-        self._writing = Lock()
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._line = Together[Reserve | Settle](self._commit, "ledger")
 
     # ---------------------------------------------------------------- caps and sums
 
@@ -139,22 +135,11 @@ class Ledger:
         is being bought or answered already; where the scope is a job, StaleFence when another worker has it
         and Interrupted when its user wants it to stop; Crowded; Unusable.
         """
-        return self._together(
-            Reserve(
-                scope,
-                connection_id,
-                fence,
-                images,
-                price_micros,
-                purpose,
-                keep_micros,
-                keep_queries,
-                retried,
-                at_once,
-                keys,
-                payer,
-            )
-        )
+        intent = Reserve(
+            scope, connection_id, fence, images, price_micros, purpose, keep_micros, keep_queries, retried,
+            at_once, keys, payer,
+        )  # fmt: skip
+        return self._line.do(_sound(intent))
 
     def settle(
         self,
@@ -175,7 +160,7 @@ class Ledger:
         this one closed the attempt. Raises Unusable.
         """
         return bool(
-            self._together(
+            self._line.do(
                 Settle(attempt_id, answers, billed, unknown, outcome, http_status, request_id, code)
             )
         )
@@ -220,40 +205,14 @@ class Ledger:
 
     def submit(self, operation: Reserve | Settle) -> Future[int]:
         """`reserve` or `settle` without blocking; the future's value is theirs."""
-        if isinstance(operation, Reserve) and (operation.images < 1 or operation.price_micros < 0):
-            raise ValueError("an attempt has at least one image and no negative price")
-        done = Future[int]()
-        done.set_running_or_notify_cancel()  # what is in line will be written, whoever stops waiting for it
-        self._waiting.append((operation, done))
-        self._writer.submit(self._work, done)
-        return done
+        return self._line.submit(_sound(operation))
 
-    def _together(self, operation: Reserve | Settle) -> int:
-        if isinstance(operation, Reserve) and (operation.images < 1 or operation.price_micros < 0):
-            raise ValueError("an attempt has at least one image and no negative price")
-        done = Future[int]()
-        self._waiting.append((operation, done))
-        self._work(done)
-        return done.result()
+    def _commit(self, group: Sequence[Reserve | Settle]) -> list[int | Exception]:
+        with write(self._engine) as connection:
+            return commit(connection, group)
 
-    def _work(self, done: Future[int]) -> None:
-        """Write until `done`: whoever gets in first works for everybody who waits."""
-        while not done.done():
-            with self._writing:
-                group = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
-                if group:
-                    self._write(group)
 
-    def _write(self, group: Sequence[tuple[Reserve | Settle, Future[int]]]) -> None:
-        try:
-            with write(self._engine) as connection:
-                results = commit(connection, [operation for operation, _ in group])
-        except Exception as error:
-            for _, done in group:
-                done.set_exception(error)
-            return
-        for (_, done), result in zip(group, results, strict=True):
-            if isinstance(result, Exception):
-                done.set_exception(result)
-            else:
-                done.set_result(result)
+def _sound(operation: Reserve | Settle) -> Reserve | Settle:
+    if isinstance(operation, Reserve) and (operation.images < 1 or operation.price_micros < 0):
+        raise ValueError("an attempt has at least one image and no negative price")
+    return operation

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -28,6 +30,8 @@ from app.storage.tables import metadata
 _BUSY_MS = 30_000
 _FROZEN_MS = 15_000  # far longer than any transaction of ours between two statements
 _READ = {"reprog_read": True}
+_turns: WeakKeyDictionary[Engine, Lock] = WeakKeyDictionary()
+_turns_lock = Lock()
 _AWAY = (OperationalError, InterfaceError, InternalError)  # the last: PostgreSQL's word for read-only
 _MIGRATION_LOCK = 7_305_477  # any constant: one migrating process at a time on PostgreSQL
 
@@ -72,10 +76,19 @@ def _sqlite_begin(connection: Connection) -> None:
 def write(engine: Engine) -> Generator[Connection, None, None]:
     """One write transaction. Raises Unusable when the database is full, read-only, locked or away."""
     try:
-        with engine.begin() as connection:
+        with _turn(engine), engine.begin() as connection:
             yield connection
     except _AWAY as error:
         raise _unusable(error) from error
+
+
+def _turn(engine: Engine) -> AbstractContextManager[object]:
+    """SQLite has one writer at a time, and whoever finds it busy sleeps and looks again: threads of one
+    process take turns before they ask. A lock on PostgreSQL is its own queue."""
+    if engine.dialect.name != "sqlite":
+        return nullcontext()
+    with _turns_lock:
+        return _turns.setdefault(engine, Lock())
 
 
 @contextmanager

@@ -427,7 +427,8 @@ async def test_a_cancelled_ask_counts_what_does_not_arrive_as_unknown(house: Hou
     house.stub.delay = lambda n: 5.0
     gateway = house.gateway(max_batch=1, concurrency=4, policy=RetryPolicy(grace=0.05))
     task = asyncio.create_task(gateway.ask(images(100)))
-    await asyncio.sleep(0.3)
+    while house.stub.requests < 4:
+        await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
