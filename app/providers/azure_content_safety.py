@@ -11,7 +11,7 @@ from pybase64 import b64encode
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contracts import Limits, Price, ProviderInfo, Reply, WireReply, WireRequest
-from app.errors import ConfigError, ProviderError, Rejected, ReplyInvalid, Throttled, Unavailable
+from app.errors import ProviderError, Rejected, ReplyInvalid, Throttled, Unavailable
 from app.providers import wire
 
 Category = Literal["Hate", "SelfHarm", "Sexual", "Violence"]
@@ -43,7 +43,7 @@ class Options(BaseModel):
     input_size: int = Field(default=224, ge=50, le=7200)
 
 
-class AzureContentSafety:
+class AzureContentSafety(wire.Unlisted):
     """Translates images and replies; see `app.contracts.Provider`."""
 
     Model: ClassVar[type[BaseModel]] = Model
@@ -98,13 +98,6 @@ class AzureContentSafety:
                 "An answer without severities.", request_id=request_id, http_status=reply.status
             )
         return Reply((outcome,), self._version, request_id)
-
-    def labels_request(self) -> WireRequest | None:
-        """None: the categories are in the settings."""
-        return None
-
-    def labels(self, reply: WireReply) -> tuple[str, ...]:
-        raise ConfigError("The service lists no labels.", http_status=reply.status)
 
 
 def _error(reply: WireReply, body: wire.Json | None, request_id: str | None) -> ProviderError:

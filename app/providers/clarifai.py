@@ -284,10 +284,4 @@ def _error(
     wait = wire.retry_after(reply, message)
     if wait is None and code in _LOADING:
         wait = _LOADING_SECONDS
-    return kind(
-        f"{message or 'No description'} (code {code})",
-        retry_after=wait,
-        request_id=request_id,
-        http_status=reply.status,
-        hint="Check the connection's secret." if kind is KeyRefused else None,
-    )
+    return wire.refusal(kind, message, str(code), reply, request_id=request_id, wait=wait)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -63,7 +63,7 @@ class Options(BaseModel):
     input_size: int = Field(256, ge=8, le=4096, description="Smaller images are enlarged by the service.")
 
 
-class CustomVision:
+class CustomVision(wire.Unlisted):
     """Translates images and replies; see `app.contracts.Provider`."""
 
     Model: ClassVar[type[BaseModel]] = Model
@@ -107,10 +107,13 @@ class CustomVision:
         request_id = next((reply.headers[name] for name in _REQUEST_IDS if name in reply.headers), None)
         if body is None:
             raise wire.by_status(reply, request_id=request_id)
-        if reply.status >= 300 or "predictions" not in body:
-            raise _error(reply, body, request_id)
-        tags = wire.objects(body["predictions"])
-        labels = wire.distinct([(wire.text(t.get("tagName")), wire.text(t.get("tagId"))) for t in tags])
+        flat = _flat(body)
+        if reply.status >= 300 or "predictions" not in flat:
+            raise _error(reply, flat, request_id)
+        tags = [_flat(tag) for tag in wire.objects(flat["predictions"])]
+        labels = wire.distinct(
+            [(wire.text(t.get("tagname") or t.get("tag")), wire.text(t.get("tagid"))) for t in tags]
+        )
         try:
             scores = [wire.score(tag.get("probability"), self.info.score_kind) for tag in tags]
         except ReplyInvalid as error:
@@ -119,32 +122,22 @@ class CustomVision:
         if not scores or "" in labels:
             raise ReplyInvalid("An answer without tags.", request_id=request_id, http_status=reply.status)
         outcome = dict(zip(labels, scores, strict=True))
-        return Reply(
-            (outcome,), wire.text(body.get("iteration")), request_id or (wire.text(body.get("id")) or None)
-        )
-
-    def labels_request(self) -> WireRequest | None:
-        """None: listing tags needs the training key."""
-        return None
-
-    def labels(self, reply: WireReply) -> tuple[str, ...]:
-        raise ConfigError("Custom Vision lists no labels for a prediction key.", http_status=reply.status)
+        request_id = request_id or wire.text(flat.get("id")) or None
+        return Reply((outcome,), wire.text(flat.get("iteration")), request_id)
 
 
-def _error(reply: WireReply, body: wire.Json, request_id: str | None) -> ProviderError:
+def _flat(body: wire.Json) -> dict[str, Any]:
+    """Members by their names in small letters: older versions capitalise them."""
+    return {str(name).lower(): value for name, value in body.items()}
+
+
+def _error(reply: WireReply, flat: wire.Json, request_id: str | None) -> ProviderError:
     """From {code, message}, {error: {code, message}} or {statusCode, message}, in either case of letters."""
-    flat = {str(name).lower(): value for name, value in body.items()}
     inner = flat.get("error")
-    if isinstance(inner, dict):
-        flat = {str(name).lower(): value for name, value in inner.items()}
+    flat = _flat(inner) if isinstance(inner, dict) else flat
     code, message = wire.text(flat.get("code")), wire.text(flat.get("message"))
     kind = _CODES.get(code) or next((k for prefix, k in _FAMILIES if code.startswith(prefix)), None)
     if kind is None or reply.status == 429:
         return wire.by_status(reply, message, request_id=request_id)
-    return kind(
-        f"{message or 'No message'} (code {code})",
-        retry_after=wire.retry_after(reply, message),
-        request_id=request_id,
-        http_status=reply.status,
-        hint="Check project_id and published_name." if kind is ConfigError else None,
-    )
+    hint = "Check project_id and published_name." if kind is ConfigError else None
+    return wire.refusal(kind, message, code, reply, request_id=request_id, hint=hint)

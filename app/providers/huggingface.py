@@ -12,7 +12,7 @@ from pybase64 import b64encode
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contracts import Limits, Price, ProviderInfo, Reply, ScoreKind, WireReply, WireRequest
-from app.errors import ConfigError, ProviderError, QuotaExhausted, Rejected, ReplyInvalid, Throttled
+from app.errors import ProviderError, QuotaExhausted, Rejected, ReplyInvalid, Throttled
 from app.providers import wire
 
 _PICTURE = re.compile(r"cannot identify image|invalid image|image file|decod", re.I)
@@ -44,7 +44,7 @@ class Options(BaseModel):
 _KINDS: dict[str | None, ScoreKind] = {"sigmoid": "independent", "none": "logit"}
 
 
-class HuggingFace:
+class HuggingFace(wire.Unlisted):
     """Translates images and replies; see `app.contracts.Provider`."""
 
     Model: ClassVar[type[BaseModel]] = Model
@@ -98,13 +98,6 @@ class HuggingFace:
         if not outcome or len(outcome) < len(rows):
             raise ReplyInvalid("An answer without labels.", request_id=request_id, http_status=reply.status)
         return Reply((outcome,), self._revision, request_id)
-
-    def labels_request(self) -> WireRequest | None:
-        """None: the inference service lists no labels."""
-        return None
-
-    def labels(self, reply: WireReply) -> tuple[str, ...]:
-        raise ConfigError("The service lists no labels.", http_status=reply.status)
 
 
 def _error(reply: WireReply, body: object, request_id: str | None) -> ProviderError:

@@ -39,7 +39,7 @@ class Options(BaseModel):
     input_size: int = Field(default=224, ge=8, le=4096)
 
 
-class Imagga:
+class Imagga(wire.Unlisted):
     """Translates images and replies; see `app.contracts.Provider`. The secret is `api key:api secret`."""
 
     Model: ClassVar[type[BaseModel]] = Model
@@ -88,13 +88,6 @@ class Imagga:
         if not outcome:
             raise ReplyInvalid("An answer without categories.", http_status=reply.status)
         return Reply((outcome,))
-
-    def labels_request(self) -> WireRequest | None:
-        """None: the service lists categorizers, not their categories."""
-        return None
-
-    def labels(self, reply: WireReply) -> tuple[str, ...]:
-        raise ConfigError("The service lists no labels.", http_status=reply.status)
 
 
 def _error(reply: WireReply, message: str, *, failed: bool) -> ProviderError:

@@ -17,7 +17,7 @@ from pybase64 import b64encode
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.contracts import Limits, Outcome, Price, ProviderInfo, Reply, ScoreKind, WireReply, WireRequest
-from app.errors import BadRequest, ConfigError, ReplyInvalid
+from app.errors import BadRequest, ReplyInvalid
 from app.providers import wire
 
 
@@ -49,7 +49,7 @@ class Options(BaseModel):
     max_batch: int = Field(default=8, ge=1, le=1024)
 
 
-class OpenInference:
+class OpenInference(wire.Unlisted):
     """Translates images and replies; see `app.contracts.Provider`."""
 
     Model: ClassVar[type[BaseModel]] = Model
@@ -129,13 +129,6 @@ class OpenInference:
         if count == 1 and isinstance(outcomes[0], ReplyInvalid):
             raise outcomes[0]
         return Reply(outcomes, wire.text(body.get("model_version")), request_id)
-
-    def labels_request(self) -> WireRequest | None:
-        """None: the protocol's metadata has tensors, not labels."""
-        return None
-
-    def labels(self, reply: WireReply) -> tuple[str, ...]:
-        raise ConfigError("The protocol lists no labels.", http_status=reply.status)
 
     def _outcome(self, row: list[Any], reply: WireReply) -> Outcome:
         labels = self._model.labels

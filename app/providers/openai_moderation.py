@@ -61,7 +61,7 @@ class Options(BaseModel):
     input_size: int = Field(default=224, ge=8, le=4096)
 
 
-class OpenAIModeration:
+class OpenAIModeration(wire.Unlisted):
     """Translates images and replies; see `app.contracts.Provider`."""
 
     Model: ClassVar[type[BaseModel]] = Model
@@ -115,13 +115,6 @@ class OpenAIModeration:
         if not outcome:
             raise ReplyInvalid("No category of images.", request_id=request_id, http_status=reply.status)
         return Reply((outcome,), wire.text(body.get("model")), request_id)
-
-    def labels_request(self) -> WireRequest | None:
-        """None: the categories come with every answer."""
-        return None
-
-    def labels(self, reply: WireReply) -> tuple[str, ...]:
-        raise ConfigError("The service lists no labels.", http_status=reply.status)
 
 
 def _judges_images(name: str, judged: object) -> bool:

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.contracts import Limits, Price, ProviderInfo, Reply, WireReply, WireRequest
 from app.errors import (
-    ConfigError,
     KeyRefused,
     ProviderError,
     QuotaExhausted,
@@ -77,7 +76,7 @@ class Options(BaseModel):
     input_size: int = Field(default=224, ge=80, le=4096)
 
 
-class Rekognition:
+class Rekognition(wire.Unlisted):
     """Translates images and replies; see `app.contracts.Provider`. The secret is
     `access key id:secret access key[:session token]`."""
 
@@ -143,13 +142,6 @@ class Rekognition:
                 "A confidence is no percentage.", request_id=request_id, http_status=reply.status
             )
         return Reply((outcome,), wire.text(body.get(self._version_member)) or self._version, request_id)
-
-    def labels_request(self) -> WireRequest | None:
-        """None: the taxonomy is not listed by the service."""
-        return None
-
-    def labels(self, reply: WireReply) -> tuple[str, ...]:
-        raise ConfigError("The service lists no labels.", http_status=reply.status)
 
 
 def _error(reply: WireReply, body: wire.Json | None, request_id: str | None) -> ProviderError:

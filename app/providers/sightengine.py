@@ -47,7 +47,7 @@ class Options(BaseModel):
     input_size: int = Field(default=224, ge=8, le=4096)
 
 
-class Sightengine:
+class Sightengine(wire.Unlisted):
     """Translates images and replies; see `app.contracts.Provider`. The secret is the api_secret."""
 
     Model: ClassVar[type[BaseModel]] = Model
@@ -97,13 +97,6 @@ class Sightengine:
             raise ReplyInvalid("An answer without scores.", request_id=request_id, http_status=reply.status)
         free = wire.member(body, "request", "operations") == 0
         return Reply((outcome,), self._models, request_id, 0 if free else None)
-
-    def labels_request(self) -> WireRequest | None:
-        """None: labels come with every answer."""
-        return None
-
-    def labels(self, reply: WireReply) -> tuple[str, ...]:
-        raise ConfigError("The service lists no labels.", http_status=reply.status)
 
 
 def _leaves(name: str, value: object, depth: int = 0) -> Iterator[wire.Json]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from app.contracts import Limits, Price, ScoreKind, WireReply
+from app.contracts import Limits, Price, ScoreKind, WireReply, WireRequest
 from app.errors import (
     ConfigError,
     KeyRefused,
@@ -50,6 +50,17 @@ class Defaults:
     limits: Limits
     as_of: str  # year and month
     terms: str = ""  # where the provider's terms are; "": a service of the user's own
+
+
+class Unlisted:
+    """The part of a provider whose service lists no labels: settings have them, or answers bring them."""
+
+    def labels_request(self) -> WireRequest | None:
+        return None
+
+    def labels(self, reply: WireReply) -> tuple[str, ...]:
+        """Raises ConfigError."""
+        raise ConfigError("The service lists no labels.", http_status=reply.status)
 
 
 def redacted(reply: WireReply, secret: str) -> WireReply:
@@ -164,10 +175,10 @@ def refusal(
         )
     return kind(
         f"{message[:300] or 'No message'}" + (f" (code {code})" if code else ""),
-        retry_after=wait if wait is not None else retry_after(reply, message),
+        retry_after=wait if wait is not None else retry_after(reply, message or _start(reply)),
         request_id=request_id,
         http_status=reply.status,
-        hint=hint or ("Check the connection's secret." if kind is KeyRefused else None),
+        hint=hint,
     )
 
 
@@ -196,11 +207,16 @@ def _date(value: str) -> float | None:
         return None
 
 
+def _start(reply: WireReply) -> str:
+    """The first of the body, for words in it."""
+    return reply.body[:4096].decode("utf-8", "replace")
+
+
 def by_status(reply: WireReply, message: str = "", *, request_id: str | None = None) -> ProviderError:
     """What a reply means whose body says nothing we know. A rate limit or quota hidden in the text of another
     error goes before the HTTP status."""
     status = reply.status
-    body = reply.body[:4096].decode("utf-8", "replace")
+    body = _start(reply)
     detail = f"HTTP {status}" + (f": {message[:300]}" if message else "")
     more: dict[str, Any] = {"http_status": status, "request_id": request_id}
     said = message or body
@@ -211,11 +227,11 @@ def by_status(reply: WireReply, message: str = "", *, request_id: str | None = N
     if status >= 500 or status == 408:
         return Unavailable(detail, retry_after=retry_after(reply), **more)
     if status in (401, 403):
-        return KeyRefused(detail, hint="Check the connection's secret.", **more)
+        return KeyRefused(detail, **more)
     if status in (413, 415):
         return Rejected(detail, **more)
     if status >= 300:
-        return ConfigError(detail, hint="Check the connection's base_url and model.", **more)
+        return ConfigError(detail, **more)
     return ReplyInvalid(f"{detail}: not the JSON this provider answers with.", **more)
 
 

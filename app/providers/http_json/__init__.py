@@ -34,7 +34,7 @@ _FAMILIES: Mapping[str, type[ProviderError]] = {
 }
 
 
-class HttpJson:
+class HttpJson(wire.Unlisted):
     """Translates images and replies; see `app.contracts.Provider`."""
 
     Model: ClassVar[type[BaseModel]] = Model
@@ -97,13 +97,6 @@ class HttpJson:
         units = self._billed(reply, body)
         billed = int(units) if isinstance(units, int | float) and 0 <= units < 2**31 else None
         return Reply(outcomes, version, request_id, billed)
-
-    def labels_request(self) -> WireRequest | None:
-        """None: the labels are in the settings, or learned from answers."""
-        return None
-
-    def labels(self, reply: WireReply) -> tuple[str, ...]:
-        raise ConfigError("There is no request that lists labels.", http_status=reply.status)
 
     def _split(self, body: object, count: int) -> list[Any]:
         """One item (or None) per image."""
