@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from app.contracts import Split
 from app.errors import BadRequest, TooLarge, UnsupportedType
 from app.jobs.labels import PATH_COLUMNS, SPLIT_NAMES, tidy
-from app.reprogramming.encoder import MOST_CATEGORIES, Cell, Kind, Record
+from app.reprogramming.tiles import MOST_CATEGORIES, Cell, Kind, Record
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".arff", ".data", ".fasta", ".fa")
 LABELS = ("label", "class", "target", "y")
