@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from app.dashboard import (
+    audit,
     compare,
     connections,
     datasets,
@@ -19,13 +20,14 @@ from app.dashboard import (
     reference,
     session,
     usage,
+    webhooks,
 )
 from app.dashboard.web import HERE
 
 #: Every page lives in one of these.
 PARTS = (
     overview, session, new_job, jobs, job, job_parts, compare, datasets, endpoints, connections, keys, usage,
-    reference,
+    reference, audit, webhooks,
 )  # fmt: skip
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Annotated, Any, get_args
 
-from fastapi import Request
+from fastapi import Form, Request
 from starlette.responses import Response
 
-from app.api import job_events, views
+from app.api import evaluations, job_events, job_results, views
 from app.api.deps import Services, Wired
+from app.api.evaluations import EvaluationBody
 from app.api.job_results import CheckpointId
 from app.dashboard import curves, drawings, web
 from app.dashboard.words import BASELINES
 from app.errors import NotFound
 from app.jobs.spec import Money
+from app.methods.heading import HeadType
 from app.storage import latest
 from app.storage.jobs import JobRecord
 
@@ -55,6 +57,9 @@ def job_page(
         axes=curves.AXES,
         curve=curves.table(curve, _TABLE),
         drawn=curves.picture([(_OURS, curve)], x),
+        ahead=found["metrics"].get("forecast") or (None if record.over else _ahead(wired, job_id)),
+        evaluations=evaluations.list_evaluations(job_id, wired, 20)["data"],
+        heads=get_args(HeadType),
         confused=_confused(found["metrics"]["test"]),
         checkpoints=saved,
         shown=shown,
@@ -89,6 +94,19 @@ def curve_json(job_id: str, wired: Wired) -> dict[str, Any]:
 def events_json(job_id: str, wired: Wired, after: int = 0) -> dict[str, Any]:
     """The events of the REST surface, for the page's own session."""
     return job_events.list_events(job_id, wired, 100, after)
+
+
+@router.post("/jobs/{job_id}/evaluations", dependencies=[web.visitor("write")])
+def evaluate(
+    job_id: str,
+    wired: Wired,
+    head: Annotated[str, Form()] = "best",
+    fused: Annotated[bool, Form()] = False,
+) -> Response:
+    """Another head on the stored answers: it costs nothing."""
+    body = web.body(EvaluationBody, {"mapping": {"type": head}, "fused": fused})
+    evaluations.create_evaluation(job_id, body, Response(), wired)
+    return web.see(f"/jobs/{job_id}#heads")
 
 
 def _live(wired: Services, record: JobRecord, found: dict[str, Any]) -> dict[str, Any]:
@@ -134,6 +152,10 @@ def _forest(metrics: dict[str, Any]) -> Any:  # noqa: ANN401
     rivals: dict[str, Any] = metrics["baselines"] or {}
     rows += [(BASELINES.get(k, (k,))[0], v["accuracy"], v["ci95"], False) for k, v in rivals.items()]
     return drawings.forest(rows)
+
+
+def _ahead(wired: Services, job_id: str) -> list[dict[str, Any]] | None:
+    return job_results.get_metrics(job_id, wired, "queries", _DRAWN)["forecast"]
 
 
 def _confused(test: dict[str, Any] | None) -> list[tuple[int, int, int]]:

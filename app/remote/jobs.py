@@ -259,6 +259,12 @@ def evaluations(ident: str, limit: Limit = 20, after: After = None, as_json: Jso
     show(call("GET", f"/v1/jobs/{ident}/evaluations", params=given).json(), as_json, _EVALUATION)
 
 
+@group.command("evaluation")
+def evaluation(ident: str, evaluation_id: str, as_json: Json = False) -> None:
+    """One of them."""
+    show(call("GET", f"/v1/jobs/{ident}/evaluations/{evaluation_id}").json(), as_json, _EVALUATION)
+
+
 @group.command("import")
 def import_artifact(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],

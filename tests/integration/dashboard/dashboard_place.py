@@ -36,6 +36,9 @@ class Idle:
 class Predictor:
     """Says the same of every image."""
 
+    async def reads(self, name: str) -> None:
+        """Images."""
+
     async def predict(self, name: str, files: list[bytes], *_: object) -> SimpleNamespace:
         scores = np.tile([0.1, 0.9], (len(files), 1))
         return SimpleNamespace(
