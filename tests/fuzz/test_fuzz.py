@@ -22,6 +22,7 @@ def fuzz(folder: Path, seconds: int, examples: int, seed: int) -> str:
         command = [
             sys.executable, "-c", script, "--config-file", str(HERE / "schemathesis.toml"), "run",
             f"{service.client.base_url}/openapi.json", "-H", f"Authorization: Bearer {key}",
+            "-H", f"Prediction-Key: {key}",
             "--phases", "examples,coverage,fuzzing", "-n", str(examples), "--seed", str(seed),
             "--continue-on-failure", "--max-time", str(seconds), "--no-color",
             "--suppress-health-check", "all",
@@ -35,7 +36,7 @@ def fuzz(folder: Path, seconds: int, examples: int, seed: int) -> str:
         selected = re.search(r"(\d+) selected / (\d+) total", run.stdout)
         assert selected is not None
         assert selected[1] == selected[2]
-        assert "Authentication failed" not in run.stdout
+        assert "Authentication failed" not in run.stdout, run.stdout[-3000:]
     return run.stdout
 
 
