@@ -281,7 +281,7 @@ class Crew:
         return counts
 
 
-def until(true: Callable[[], object], seconds: float = 30) -> None:
+def until(true: Callable[[], object], seconds: float = 120) -> None:
     """Wait for it."""
     end = time.monotonic() + seconds
     while not true():

@@ -20,7 +20,7 @@ import pytest
 import sqlalchemy as sa
 from fault_crew import FORKS, PRICE, crew, race, until
 from fault_source import Source
-from test_kill import without_faults
+from test_kill import CALM, without_faults
 
 from app.settings import Settings
 from app.storage import tables
@@ -64,7 +64,7 @@ def test_disk_full(sqlite_url: str, tmp_path: Path, source: Source) -> None:
     """The worker may write no file any further for a while: nothing is sent meanwhile, then it goes on."""
     source.delay = lambda n: 0.05
     with crew(sqlite_url, tmp_path / "faults", source, 1) as team:
-        job = team.job(21, **race())
+        job = team.job(**CALM)
         until(lambda: source.requests >= 8)
         pid = team.workers[0].pid
         assert pid is not None
@@ -81,7 +81,7 @@ def test_disk_full(sqlite_url: str, tmp_path: Path, source: Source) -> None:
         print(f"{held} billed before, {source.bill} in the end, {team.unknown()} unknown")
         learned = team.programs([job])
     calm = f"sqlite:///{tmp_path / 'calm.sqlite'}"
-    assert learned == without_faults(calm, tmp_path / "calm", [{"seed": 21, **race()}])
+    assert learned == without_faults(calm, tmp_path / "calm", [CALM])
 
 
 def test_locked_again_and_again(sqlite_url: str, tmp_path: Path, source: Source) -> None:
