@@ -28,7 +28,7 @@ from app.remote import GROUPS
 ROOT = Path(__file__).parents[3]
 #: Operations that no verb covers, and why.
 NO_VERB = {r"(GET|POST) /v2.*": "a wire format of others, for their clients",
-           r"POST /compat/.*": "a wire format of others, for their clients"}  # fmt: skip
+           r"(GET|POST) /compat/.*": "a wire format of others, for their clients"}  # fmt: skip
 #: Verbs that ask nothing of the service.
 OFFLINE = {"jobs schema"}
 #: Verbs whose answer is JSON lines or JSON without being told.

@@ -81,7 +81,7 @@ PAGES = {
 #: Operations without a page, and why.
 WITHOUT = {
     r"(GET|POST) /v2.*": "a wire format of others; the endpoint's page has a line of it to copy",
-    r"POST /compat/.*": "a wire format of others; the endpoint's page has a line of it to copy",
+    r"(GET|POST) /compat/.*": "a wire format of others; the endpoint's page has a line of it to copy",
     r"GET /(livez|readyz|metrics)": "for machines that watch machines",
 }
 #: Forms that are no operation, and why.
