@@ -61,6 +61,7 @@ SERVICES: dict[str, tuple[dict[str, Any], Callable[[list[float]], object]]] = {
     "http_json": ({"layout": "dict"}, lambda p: {"a": p[0], "b": 1 - p[0]}),
 }  # fmt: skip
 
+WAITS = {"slow": 0.2, "hang": 1.0, "stall": 20.0}  # seconds
 Answer = Callable[[bytes], web.Response] | str
 
 
@@ -79,9 +80,9 @@ def shares(name: str, body: bytes) -> list[float]:
 
 @dataclass
 class Service:
-    """One provider that answers by a script, then well. Answers that are words: `hang` (a good answer after a
-    second), `stall` (none at all), `reset`, `truncated`; `poison`: from now on, Google's "Bad image data" for
-    what was the second image then."""
+    """One provider that answers by a script, then well. Answers that are words: `slow`, `hang` and `stall` (a
+    good answer after a while, most too late), `reset`, `truncated`; `poison`: from now on,
+    Google's "Bad image data" for what was the second image then."""
 
     name: str
     script: list[Answer]
@@ -111,8 +112,8 @@ class Service:
             return self._all_but_one(body)
         if callable(answer):
             return answer(body)
-        if answer in ("hang", "stall"):
-            await asyncio.sleep(1.0 if answer == "hang" else 30.0)
+        if answer in WAITS:
+            await asyncio.sleep(WAITS[answer])
             return self.good(body)
         response = web.StreamResponse(headers={"Content-Length": "500"})
         if answer == "truncated":
@@ -159,6 +160,18 @@ def in_a_second(_: bytes) -> web.Response:
     )
 
 
+def zipped(_: bytes) -> web.Response:
+    response = web.json_response(tags(0.6, 0.4))
+    response.enable_compression(web.ContentCoding.gzip)
+    return response
+
+
+def chunked(_: bytes) -> web.Response:
+    response = web.json_response(tags(0.7, 0.3))
+    response.enable_chunked_encoding()
+    return response
+
+
 def each(*codes: int) -> Callable[[bytes], web.Response]:
     """Google: a gRPC code (0: fine) for each image."""
     rows = [{"error": {"code": code, "message": "Bad image data."}} if code else SAFE for code in codes]
@@ -169,6 +182,10 @@ def azure(code: str, message: str) -> dict[str, Any]:
     return {"error": {"code": code, "message": message}}
 
 
+RENAMED = {
+    "iteration": "v1",
+    "predictions": [{"tagName": "c", "probability": 0.6}, {"tagName": "a", "probability": 0.4}],
+}
 HIDDEN = azure("500", '{"code": 429, "message": "slow down"}')
 SECOND = azure("429", "Please retry after 1 second.")
 DAY = azure("429", "Try again in 86400 seconds")
@@ -246,6 +263,16 @@ CASES: dict[str, Case] = {
     ),
     "F26 a page": Case("custom_vision", (says(502, "<html>Bad Gateway</html>"),), 4),
     "F26 nothing": Case("custom_vision", (says(200, ""),), 4),
+    "F26 gzip": Case("custom_vision", (zipped,), 3),
+    "F26 chunked": Case("custom_vision", (chunked,), 3),
+    "F26 accepted, later": Case("custom_vision", (says(202, ""),), 4),
+    "F20 other labels": Case(
+        "custom_vision", (says(200, RENAMED), says(200, {"predictions": RENAMED["predictions"][1:]})), 3
+    ),
+    "F29 slow": Case("custom_vision", ("slow",), 3),
+    "F30 redirect": Case(
+        "custom_vision", (says(307, {}, Location="http://127.0.0.1:9/"),), 0, errors.ConfigError, "HTTP 307"
+    ),
     "F27 key refused": Case(
         "custom_vision", (says(200, tags(1, 0)), says(401, NO_CALLS | {"message": "Access denied"})), 1,
         errors.KeyRefused, "Access denied",

@@ -185,7 +185,9 @@ async def _chunks(
 
 def _join(parts: list[Answers], views: int, rows: int) -> Answered:
     """Chunks side by side. Label tuples only ever grow at the end, so padding aligns them."""
-    labels = max((part.labels for part in parts), key=len, default=())
+    if not parts:  # no images: all of them are left out
+        return Answered((), np.empty((views, 0, 0)))
+    labels = max((part.labels for part in parts), key=len)
     blocks = [
         np.pad(part.scores, ((0, 0), (0, len(labels) - part.scores.shape[1])), constant_values=np.nan)
         for part in parts

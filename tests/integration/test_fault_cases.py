@@ -3,6 +3,7 @@ that no other image suffered. What they are is in `fault_cases`."""
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from base64 import b64decode
@@ -210,3 +211,16 @@ async def test_f30_redirects_are_not_followed(sqlite_url: str, status: int) -> N
             await w.gateway().ask(images(1))
         assert not other.bodies
         assert len(w.bodies) == 1
+
+
+async def test_f1_one_pause_for_all(sqlite_url: str) -> None:
+    """One 429 stops every request of the account, whichever gateway sends, and they come back in order."""
+    async with world(sqlite_url, "custom_vision", says(429, {}, Retry_After="0.8")) as w:
+        limits = Limits(20, 8, 1)
+        asks = [w.gateway(limits=limits).ask(images(8, seed=n)) for n in range(2)]
+        await asyncio.gather(*asks)
+        first = w.arrivals[0]
+        later = sorted(at for at in w.arrivals if at > first + 0.2)  # what was under way had left before
+        assert len(w.arrivals) == 17
+        assert later[0] >= first + 0.75
+        assert len([at for at in later if at < later[0] + 0.3]) <= 8  # 20 a second

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import zipfile
+from base64 import b64decode
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -198,3 +200,69 @@ async def test_fault_in_a_job(place: Place, name: str) -> None:
         assert line["detail"]
     told = await place.events(ident, "job.images_left_out")
     assert sum(event["count"] for event in told) == case.rejected
+
+
+async def test_f10_a_service_that_stalls(place: Place) -> None:
+    """After some images nothing more is answered: the job ends its waiting, and goes on from the store."""
+    service = Service("custom_vision", [])
+    async with service.serve():
+        connection = await place.connect(service)
+        ident = await place.create(connection)
+        service.script = [service.good] * 8 + ["stall"] * 100
+        job = await place.run(ident)
+        assert (job["status"], job["status_reason"]) == ("paused", "provider_down")
+        assert job["error"]["code"] == "provider_timeout"
+        assert job["error"]["hint"]
+        spent = place.booked(ident, connection)
+        unknown = job["cost"]["unknown_queries"]
+        assert spent == 8 + unknown
+        assert 1 <= unknown <= 20
+        service.script.clear()
+        sent = len(service.bodies)
+        await place.ok("POST", f"/v1/jobs/{ident}/resume")
+        job = await place.run(ident)
+    assert job["status"] == "succeeded"
+    assert len(service.bodies) - sent == IMAGES - 8  # what was answered is not bought again
+    assert place.booked(ident, connection) == IMAGES + unknown
+
+
+async def test_f12_f13_images_that_do_not_fit(place: Place) -> None:
+    """Nothing is sent, nothing is billed, and the owner reads why."""
+    service = Service("rekognition", [])
+    async with service.serve():
+        connection = await place.connect(service)
+        ident = await place.create(connection)  # images of 16 pixels, for a service that takes 80
+        job = await place.run(ident)
+    assert (job["status"], job["status_reason"]) == ("failed", "classes_unanswered")
+    assert "80 pixels" in job["metrics"]["left_out"][0]["detail"]
+    assert service.bodies == []
+    assert place.booked(ident, connection) == 0
+
+
+async def test_f18_f28_answers_belong_to_one_connection_and_stay(place: Place) -> None:
+    """A second job on the account costs nothing; another account at another address pays for its own."""
+    service, other = Service("custom_vision", []), Service("custom_vision", [])
+    async with service.serve(), other.serve():
+        first = await place.connect(service)
+        for queries in (IMAGES, 0):
+            job = await place.run(await place.create(first))
+            assert job["cost"]["billable_queries"] == queries
+        twin = await place.connect(other)
+        job = await place.run(await place.create(twin))
+        assert job["cost"]["billable_queries"] == IMAGES
+    assert (len(service.bodies), len(other.bodies)) == (IMAGES, IMAGES)
+
+
+async def test_f23_f24_one_image_per_request_and_one_base64(place: Place) -> None:
+    """Whatever the account's limits say of batches."""
+    service = Service("openai_moderation", [])
+    async with service.serve():
+        connection = await place.connect(service, batch=16)
+        job = await place.run(await place.create(connection))
+    assert job["status"] == "succeeded"
+    assert len(service.bodies) == IMAGES
+    for body in service.bodies:
+        [item] = json.loads(body)["input"]
+        head, _, text = item["image_url"]["url"].partition(",")
+        assert head == "data:image/png;base64"
+        assert b64decode(text, validate=True).startswith(b"\x89PNG")
