@@ -113,6 +113,8 @@ def filled(service: Service, sandbox: str, tmp_path_factory: pytest.TempPathFact
         "new-4-review": f"/new/review?{chosen}&name=again&method=baseline&max_queries=600&budget=2.00",
         "usage": "/usage?group_by=job",
         "keys": "/keys",
+        "webhooks": "/webhooks",
+        "audit": "/audit",
         "reference": "/docs",
         "missing": MISSING,
     }
