@@ -316,7 +316,9 @@ async def _judge(run: Run, problem: Problem, program: Program, reason: str | Non
     answered = await _whole(run, "test", (View(size=run.size), *program.views), "test")
     scores = answered.under(problem.source_labels)
     records = run.data.features["test"] if run.data.features else None
-    paid = {split: await _paid(run, problem, program, split) for split in LEARNING_SPLITS}
+    paid: dict[Split, Scores] = {}
+    for split in LEARNING_SPLITS:
+        paid[split] = await _paid(run, problem, program, split)
     metrics = await asyncio.to_thread(report.judge, problem, program, images, labels, scores, paid, records)
     await asyncio.to_thread(_finish, run, program, metrics, reason)
 
