@@ -87,7 +87,7 @@ class House:
 
     @cached_property
     def predictor(self) -> Predictor:
-        return Predictor(self.endpoints, self.jobs, self._serving_gateway, self.price)
+        return Predictor(self.endpoints, self.jobs, self._serving_gateway)
 
     def price(self, connection_id: str) -> Price:
         return self.connections.get(connection_id).price

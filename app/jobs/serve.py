@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.contracts import Images, Price, Scores, TargetScores
+from app.contracts import Images, Scores, TargetScores
 from app.errors import BadRequest, ConfigError, ProviderError, ReprogError, Throttled, Unavailable, Unusable
 from app.gateway.query import Gateway
 from app.reprogramming import picture
@@ -46,9 +46,8 @@ class Predictor:
         endpoints: Endpoints,
         jobs: Jobs,
         gateway: Callable[[str, str], AbstractAsyncContextManager[Gateway]],  # scope, connection id
-        price: Callable[[str], Price],
     ) -> None:
-        self._endpoints, self._jobs, self._open, self._price = endpoints, jobs, gateway, price
+        self._endpoints, self._jobs, self._open = endpoints, jobs, gateway
         self._programs: OrderedDict[str, Program] = OrderedDict()
         self._gateways: dict[tuple[str, str], Gateway] = {}
         self._stack = AsyncExitStack()
@@ -65,12 +64,13 @@ class Predictor:
         """`inputs` are encoded images (bytes) or records as JSON values; `caller` is the key that is charged
         too. Raises NotFound, BadRequest (unreadable image, record of another shape), BudgetExhausted
         (cap of endpoint, connection or key), Unusable (provider down or refusing)."""
-        live, price = await asyncio.to_thread(self._look, name)
+        live = await asyncio.to_thread(self._endpoints.live, name)
         program = await self._program(live)
         started = time.perf_counter()
         images = await asyncio.to_thread(_decode, inputs, program)
         decoded = time.perf_counter()
         gateway = await self._gateway(live)
+        price = gateway.account.price  # what the ledger books, too
         payer = caller.account(price.currency) if caller else None
         asked = _Counted(gateway, program.source_labels, payer)
         try:
@@ -86,10 +86,6 @@ class Predictor:
 
     async def close(self) -> None:
         await self._stack.aclose()
-
-    def _look(self, name: str) -> tuple[LiveVersion, Price]:
-        live = self._endpoints.live(name)
-        return live, self._price(live.connection_id)
 
     async def _program(self, live: LiveVersion) -> Program:
         key = live.checkpoint_id

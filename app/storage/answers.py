@@ -6,13 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, Insert, select
+from sqlalchemy import Connection, Engine, Insert, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.storage import tables
 from app.storage.database import read
 
 _CHUNK = 500  # keys per SELECT: well under SQLite's limit of bound parameters
+
+_WANTED = select(tables.answers.c.key, tables.answers.c.scores).where(
+    tables.answers.c.key.in_(bindparam("keys", expanding=True))
+)
 
 Row = NDArray[np.float32]  # (K,) in the connection's label order; NaN = censored
 
@@ -26,11 +30,9 @@ class Answers:
     def get(self, keys: Sequence[bytes]) -> Mapping[bytes, Row]:
         """The rows of those of `keys` (20 bytes each) that are known. Raises Unusable."""
         found: dict[bytes, Row] = {}
-        table = tables.answers.c
         with read(self._engine) as connection:
             for start in range(0, len(keys), _CHUNK):
-                wanted = select(table.key, table.scores).where(table.key.in_(keys[start : start + _CHUNK]))
-                for key, scores in connection.execute(wanted):
+                for key, scores in connection.execute(_WANTED, {"keys": keys[start : start + _CHUNK]}):
                     found[key] = np.frombuffer(scores, dtype="<f4")
         return found
 
@@ -39,7 +41,13 @@ def insert(connection: Connection, rows: Iterable[tuple[bytes, Row]]) -> None:
     """Store answers; a key that is already there keeps its first answer."""
     values = [{"key": key, "scores": np.asarray(row, dtype="<f4").tobytes()} for key, row in rows]
     if values:
-        connection.execute(insert_ignore(connection, tables.answers), values)
+        connection.execute(_INSERT[connection.dialect.name], values)
+
+
+_INSERT = {
+    name: dialect.insert(tables.answers).on_conflict_do_nothing()
+    for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
+}
 
 
 def insert_ignore(connection: Connection, table: tables.Table) -> Insert:

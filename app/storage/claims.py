@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, bindparam, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.errors import Taken
@@ -33,32 +33,44 @@ class Known:
         return Taken(frozenset(theirs)) if theirs else None
 
 
+# Built once: a statement is looked up by its parts each time it is built.
+_HELD = (
+    select(_claims.c.key)
+    .join(_attempts, _attempts.c.id == _claims.c.attempt_id)
+    .where(_attempts.c.sent_at > bindparam("since"), _claims.c.key.in_(bindparam("keys", expanding=True)))
+)
+_THERE = select(_answers.c.key).where(_answers.c.key.in_(bindparam("keys", expanding=True)))
+_RELEASE = delete(_claims).where(_claims.c.attempt_id.in_(bindparam("attempts", expanding=True)))
+
+
+def _claim(insert: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | postgresql.Insert:
+    return insert.on_conflict_do_update(
+        index_elements=[_claims.c.key], set_={"attempt_id": insert.excluded.attempt_id}
+    )
+
+
+_CLAIM = {"sqlite": _claim(sqlite.insert(_claims)), "postgresql": _claim(postgresql.insert(_claims))}
+
+
 def taken(connection: Connection, keys: Sequence[tuple[bytes, bytes]], clock: float) -> Known:
     """What is known of these pairs of a claim and an answer's key."""
-    known = Known()
-    recent = _attempts.c.sent_at > clock - FORGOTTEN_SECONDS
-    claimed = select(_claims.c.key).join(_attempts, _attempts.c.id == _claims.c.attempt_id).where(recent)
+    known, since = Known(), clock - FORGOTTEN_SECONDS
     for start in range(0, len(keys), _CHUNK):
         some = keys[start : start + _CHUNK]
-        held = claimed.where(_claims.c.key.in_([claim for claim, _ in some]))
-        there = select(_answers.c.key).where(_answers.c.key.in_([key for _, key in some]))
-        known.claimed |= set(connection.execute(held).scalars())
-        known.answered |= set(connection.execute(there).scalars())
+        held = connection.execute(_HELD, {"since": since, "keys": [claim for claim, _ in some]})
+        known.claimed |= set(held.scalars())
+        known.answered |= set(connection.execute(_THERE, {"keys": [key for _, key in some]}).scalars())
     return known
 
 
 def claim(connection: Connection, pairs: Sequence[tuple[bytes, int]]) -> None:
     """These keys are bought by these attempts; a forgotten claim is taken over."""
-    if not pairs:
-        return
-    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(_claims)
-    mine = insert.on_conflict_do_update(
-        index_elements=[_claims.c.key], set_={"attempt_id": insert.excluded.attempt_id}
-    )
-    connection.execute(mine, [{"key": key, "attempt_id": attempt} for key, attempt in pairs])
+    if pairs:
+        rows = [{"key": key, "attempt_id": attempt} for key, attempt in pairs]
+        connection.execute(_CLAIM[connection.dialect.name], rows)
 
 
 def release(connection: Connection, attempts: Sequence[int]) -> None:
     """These attempts are closed."""
     if attempts:
-        connection.execute(delete(_claims).where(_claims.c.attempt_id.in_(attempts)))
+        connection.execute(_RELEASE, {"attempts": list(attempts)})

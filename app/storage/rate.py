@@ -2,7 +2,8 @@
 
 The row holds the time before which no further request may leave. Taking n slots moves it by n intervals in
 one UPDATE. A process that uses its slots up in time takes more at once, up to a quarter of a second's worth,
-and hands them out from memory; slots whose time has passed are lost, never saved up: requests cannot bunch.
+shortly before it needs them, and hands them out from memory; slots whose time has passed are lost, never
+saved up: requests cannot bunch.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from app.storage.database import now, write
 
 _USE = 0.985  # of the limit: the rest is room for slots used late and for jitter on the way
 _EXCESS = 1.02  # of the limit: what no second may pass
-_JITTER = 0.005  # seconds left to the way
+_JITTER = 0.01  # seconds left to the way
 _LEASE_SECONDS = 0.25
+_AHEAD = 3  # slots left when the next ones are taken
 
 _rates = tables.rates
 _row = _rates.c.credential == bindparam("row")
@@ -35,9 +37,21 @@ class _Lease:
     grace: float = 0.0  # seconds a slot stays usable after its time
     left: int = 0
     size: int = 1  # slots to take next time
+    after: tuple[float, float, int] | None = None  # first, interval and number of the slots taken ahead
+
+    def low(self) -> bool:
+        """Time to take more: what is left covers the time of the transaction that takes them."""
+        return self.after is None and self.left <= min(_AHEAD, self.size // 2)
 
     def take(self, clock: float) -> float | None:
         """Seconds until the next usable slot, or None when there is none."""
+        wait = self._take(clock)
+        if wait is None and self.after is not None:
+            (self.next, self.interval, self.left), self.after = self.after, None
+            wait = self._take(clock)
+        return wait
+
+    def _take(self, clock: float) -> float | None:
         late = clock - self.grace - self.next
         if self.left and late > 0:
             lost = min(self.left, int(late / self.interval) + 1)
@@ -67,7 +81,7 @@ class Rates:
             return None
         try:
             lease = self._leases.get(credential)
-            return None if lease is None else lease.take(time.monotonic())
+            return None if lease is None or lease.low() else lease.take(time.monotonic())
         finally:
             self._lock.release()
 
@@ -76,14 +90,14 @@ class Rates:
         interval = 1.0 / (requests_per_second * _USE)
         with self._lock:
             lease = self._leases.setdefault(credential, _Lease())
-            wait = lease.take(time.monotonic())
-            if wait is not None:
-                return wait
-            first = self._lease(credential, lease.size, interval)
-            lease.next, lease.interval, lease.left = first + interval, interval, lease.size - 1
-            lease.grace = _grace(requests_per_second, interval)
-            lease.size = min(2 * lease.size, max(1, int(_LEASE_SECONDS * requests_per_second)))
-            return max(0.0, first - time.monotonic())
+            while True:
+                if lease.low():
+                    first = self._lease(credential, lease.size, interval)
+                    lease.after = first, interval, lease.size
+                    lease.grace = _grace(requests_per_second, interval)
+                    lease.size = min(2 * lease.size, max(1, int(_LEASE_SECONDS * requests_per_second)))
+                if (wait := lease.take(time.monotonic())) is not None:
+                    return wait
 
     def postpone(self, credential: str, seconds: float) -> None:
         """No new slot of this credential before now + `seconds`, for any worker. Raises Unusable."""
