@@ -220,3 +220,37 @@ def test_eight_readers_beside_a_job_meet_no_lock(tmp_path: Path) -> None:
 def test_eight_readers_beside_a_job_for_a_minute(tmp_path: Path) -> None:
     reads = readers_beside_a_job(tmp_path, 60, 2000)
     print(f"{reads} reads in 60 s beside a running job, no error")
+
+
+def test_jobs_that_share_a_keys_budget_stop_at_it_and_go_on_when_it_is_raised(tmp_path: Path) -> None:
+    stub = Stub()
+    stub.delay = lambda n: 8.0 if n < 2 else 0.0  # both jobs are there before the first has spent its share
+    with serving(stub) as url, running_service(tmp_path / "data", REPROG_AUTH="keys") as service:
+        admin = next(word for word in service.log().split() if word.startswith("rk_"))
+        service.client.headers["authorization"] = f"Bearer {admin}"
+        limits = {"budget": {"amount": "0.0384", "currency": "USD"}}  # 32 queries; each job needs 20
+        scopes = ["spend", "write", "read"]
+        key = service.ok("POST", "/v1/keys", json={"name": "ci", "scopes": scopes, "limits": limits})
+        service.client.headers["authorization"] = f"Bearer {key['key']}"
+        account = {"requests_per_second": 500, "concurrency": 2, "max_batch": 4}
+        connections = [service.connect(url, model={"model_id": "m"}, limits=account) for _ in "ab"]
+        dataset = service.upload(archive(tmp_path, 10))
+        body = {"method": {"type": "baseline", "size": 32}, "limits": {"max_queries": 24}}
+        jobs = [service.create(connection, dataset, **body) for connection in connections]
+        ended = [service.wait(job, "succeeded", "paused") for job in jobs]
+        assert sorted(job["status"] for job in ended) == ["paused", "succeeded"]
+        paused = next(job for job in ended if job["status"] == "paused")
+        assert paused["status_reason"] == "key_budget_exhausted"
+        service.client.headers["authorization"] = f"Bearer {admin}"
+        path = f"/v1/keys/{key['id']}"
+        spent = service.ok("GET", path)["spent"][0]["amount"]
+        assert 0.024 < float(spent) <= 0.0384
+        more = {"limits": {"budget": {"amount": "1.00", "currency": "USD"}}}
+        service.ok("PATCH", path, json=more)
+        service.ok("POST", f"/v1/jobs/{paused['id']}/resume")
+        service.wait(paused, "succeeded")
+        both = [service.ok("GET", f"/v1/jobs/{job['id']}")["cost"]["spent"]["amount"] for job in jobs]
+        assert float(service.ok("GET", path)["spent"][0]["amount"]) == pytest.approx(sum(map(float, both)))
+        service.client.delete(path)
+        service.client.headers["authorization"] = f"Bearer {key['key']}"
+        assert service.client.get("/v1/jobs").status_code == 401
