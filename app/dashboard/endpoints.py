@@ -161,9 +161,15 @@ def change(
     version: Annotated[str, Form()] = "",
     enabled: Annotated[str, Form()] = "",
     budget: Annotated[str, Form()] = "",
+    canary_queries: Annotated[str, Form()] = "",
+    canary_minutes: Annotated[str, Form()] = "",
 ) -> Response:
-    """Another version, on or off, a spend cap."""
+    """Another version, on or off, a spend cap, a canary (0 queries take it away)."""
     given: dict[str, Any] = {k: v for k, v in {"version": version, "enabled": enabled}.items() if v}
+    if canary_queries.strip():
+        often = {"every_seconds": 60 * float(canary_minutes)} if canary_minutes.strip().isdecimal() else {}
+        queries = canary_queries.strip()
+        given["canary"] = None if queries == "0" else {"queries": queries, **often}
     if budget.strip():
         currency = wired.connections.get(wired.endpoints.get(name).live.connection_id).price.currency
         given["limits"] = {"budget": {"amount": budget.strip(), "currency": currency}}
