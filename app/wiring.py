@@ -48,7 +48,7 @@ from app.storage.webhooks import Webhooks
 log = logging.getLogger(__name__)
 
 UPKEEP_SECONDS = 15.0
-SILENT_SECONDS = 120.0  # then whoever was sending for an endpoint is dead: longer than any request takes
+SILENT_SECONDS = 200.0  # then whoever was sending for an endpoint is dead: longer than wait and request take
 
 
 @dataclass
