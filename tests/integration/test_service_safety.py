@@ -185,8 +185,10 @@ def test_open_streams_and_a_running_job_do_not_hold_the_end_up(tmp_path: Path, r
 def readers_beside_a_job(folder: Path, seconds: float, per_class: int) -> int:
     """Eight readers of every kind of page while a job runs; returns their reads. No error is allowed."""
     stub = Stub()
+    stub.delay = lambda n: 0.1  # so that the job lasts
     with serving(stub) as url, running_service(folder / "data") as service:
-        job = start_job(service, url, folder, per_class)
+        money = {"amount": "50.00", "currency": "USD"}
+        job = start_job(service, url, folder, per_class, limits={"max_queries": 20_000, "budget": money})
         until, reads = time.monotonic() + seconds, [0] * 8
         here = f"/v1/jobs/{job['id']}"
         paths = [here, f"{here}/events", f"{here}/queries", f"{here}/metrics", "/v1/jobs", "/metrics",
