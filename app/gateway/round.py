@@ -33,6 +33,7 @@ from app.errors import (
     ReplyInvalid,
     Taken,
     Unavailable,
+    Unusable,
 )
 from app.gateway.account import Answers
 from app.gateway.attempt import Item, Row, Settled, Wish, close, conclude, prepare
@@ -307,14 +308,21 @@ class Round:
         return None
 
     async def _prepare(self, chunk: _Chunk) -> tuple[WireRequest, int]:
-        """`prepare`, again and again while other processes have as many requests under way as are allowed."""
-        g = self._g
+        """`prepare`, again and again while other processes have as many requests under way as are allowed.
+        Raises Unusable where somebody waits for a prediction, and has waited long enough."""
+        g, began = self._g, time.monotonic()
         with suppress(Crowded):
             return await prepare(g, chunk.items, self._wish, chunk.asked)
         async with g.turn:
             while True:
                 with suppress(Crowded):
                     return await prepare(g, chunk.items, self._wish, chunk.asked)
+                if g.fence == 0 and time.monotonic() - began > g.policy.patience:
+                    raise Unusable(
+                        f"{g.at_once} requests of this connection are under way, as many as it allows.",
+                        code="connection_busy",
+                        hint="Try again soon, or raise the connection's concurrency if it may be.",
+                    )
                 await self._rest(random.uniform(0.5, 1.5) * _LOOK)
 
     def _keyed(self, item: Item) -> Item:

@@ -19,6 +19,7 @@ from app.errors import (
     Rejected,
     Throttled,
     Unavailable,
+    Unusable,
 )
 from app.gateway.client import Client
 from app.gateway.encoding import encode
@@ -139,6 +140,15 @@ async def test_what_a_dead_process_had_under_way_counts_until_it_is_given_up(hou
     assert house.stub.requests == 0
     assert house.ledger.recover_silent(0.4) == 2
     assert (await asking).sent == 2
+
+
+async def test_a_prediction_does_not_wait_for_ever(house: House) -> None:
+    held = house.ledger.reserve("job_1", "conn_1", fence=1, images=1, price_micros=PRICE, purpose="step")
+    with pytest.raises(Unusable) as refused:
+        await house.gateway(fence=0, concurrency=1, policy=RetryPolicy(patience=0.3)).ask(images(1))
+    assert refused.value.code == "connection_busy"
+    assert house.stub.requests == 0
+    house.ledger.settle(held, (), billed=0, unknown=0, outcome="released")
 
 
 async def test_learning_leaves_some_of_the_account_to_predictions(house: House) -> None:
