@@ -70,7 +70,7 @@ async def test_a_fault_of_ours_is_a_problem_too(
 
 
 async def test_deliberate_errors_keep_their_headers(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def busy(_: str, payer: object) -> dict[str, Any]:
+    async def busy(_: str, payer: object, **more: object) -> dict[str, Any]:
         raise RateLimited("Slow down.", retry_after=3)
 
     connection = await house.connection()
@@ -139,7 +139,7 @@ async def test_two_at_once_are_one(house: House) -> None:
     connection = await house.connection()
     begun, go_on = asyncio.Event(), asyncio.Event()
 
-    async def slow(_: str, payer: object) -> dict[str, Any]:
+    async def slow(_: str, payer: object, **more: object) -> dict[str, Any]:
         begun.set()
         await go_on.wait()
         return {"labels": [], "latency_ms": 1.0, "model_version": None, "cost_micros": 1200}
