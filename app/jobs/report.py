@@ -73,6 +73,7 @@ def judge(
         queries_per_prediction=len(program.views),
         scores_alone=parts.get("scores"),
         ground="pixels" if records is None else "features",
+        plain=all(view.plain for view in program.views),
     )
     return {
         "test": test,

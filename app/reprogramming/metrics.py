@@ -139,6 +139,7 @@ def verdict(
     queries_per_prediction: int,
     scores_alone: Flags | None = None,
     ground: str = "pixels",
+    plain: bool = False,
 ) -> dict[str, Any]:
     """Does the program help? Each argument says which test images were classified rightly, (n,).
 
@@ -146,20 +147,23 @@ def verdict(
     `p_value` is that test's. `beats_pixels`: the same against the best model on raw pixels, which costs no
     query. A program that reads pixels as well is held against the linear head without them
     (`scores_alone`), or it would be praised for what the pixels say. `ground` is what the free model learns
-    from, in one word. The sentence says both in plain words.
+    from, in one word. `plain`: what is served is the picture as it is, so that any gain is the head's and no
+    program helps. The sentence says all of it in plain words.
     """
     asked = program if scores_alone is None else scores_alone
     head_p, pixels_p = mcnemar(asked, linear_head), mcnemar(program, raw_pixels)
     low, high = paired_difference_interval(asked, linear_head)
     gain, above_pixels = float(asked.mean() - linear_head.mean()), float(program.mean() - raw_pixels.mean())
-    helps, beats = gain > 0 and head_p < 0.05, above_pixels > 0 and pixels_p < 0.05
+    gains, beats = gain > 0 and head_p < 0.05, above_pixels > 0 and pixels_p < 0.05
     count = f"{queries_per_prediction} {'query' if queries_per_prediction == 1 else 'queries'} a prediction"
     interval = f"95 % interval {_points(low)} to {_points(high)}"
     head = "a linear head on the API's scores"
-    if helps:
+    if gains:
         sentence = f"Adds {_points(gain)} points over {head}, {interval}; costs {count}."
     else:
         sentence = f"Does not beat {head} (difference {_points(gain)} points, {interval}); costs {count}."
+    if plain:
+        sentence = f"No program beats the plain picture, which is served with its best head. {sentence}"
     if scores_alone is not None:
         sentence += f" With your pixels beside the scores it is right {program.mean():.1%}."
     if beats:
@@ -170,7 +174,7 @@ def verdict(
             "do not buy this."
         )
     return {
-        "program_helps": helps,
+        "program_helps": gains and not plain,
         "p_value": head_p,
         "sentence": sentence,
         "gain": {"points": round(100 * gain, 2), "ci95": [round(100 * low, 2), round(100 * high, 2)]},

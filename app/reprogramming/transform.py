@@ -67,6 +67,11 @@ class View:
         if self.overlay is not None:
             self._check_overlay(self.overlay)
 
+    @property
+    def plain(self) -> bool:
+        """Whether the image is shown as it is, stretched to the source size: no program at all."""
+        return self.overlay is None and self.to_config() == View(size=self.size).to_config()
+
     def _check_overlay(self, overlay: NDArray[np.float64]) -> None:
         cells = overlay.shape[0]
         if overlay.shape != (cells, cells, 3) or not 1 <= cells <= self.size:

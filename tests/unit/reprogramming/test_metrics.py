@@ -151,6 +151,14 @@ def test_a_fused_program_is_not_praised_for_its_pixels() -> None:
     assert said["sentence"].endswith("do not buy this.")
 
 
+def test_a_better_head_on_the_plain_picture_is_not_a_program() -> None:
+    served, head = np.repeat([True, False], [97, 3]), np.repeat([True, False], [40, 60])
+    said = metrics.verdict(served, head, head, queries_per_prediction=1, plain=True)
+    assert not said["program_helps"]
+    assert said["sentence"].startswith("No program beats the plain picture, which is served with its best")
+    assert "Adds 57 points over a linear head" in said["sentence"]
+
+
 @pytest.mark.parametrize(
     ("share", "text"),
     [(0.18, "18"), (0.005, "0.5"), (-0.03125, "-3.1"), (0.0, "0"), (-0.0001, "0"), (1.0, "100")],
