@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import sqlalchemy as sa
 
 RESULTS = Path(__file__).parent / "results"
@@ -27,6 +28,12 @@ def machine() -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Median (least to most)."""
+    low, mid, high = min(values), float(np.median(values)), max(values)
+    return f"{mid:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def save(name: str, title: str, command: str, text: str) -> None:

@@ -10,7 +10,7 @@ import multiprocessing
 import tempfile
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -26,9 +26,10 @@ from app.settings import Settings
 from app.storage.connections import NewConnection
 from app.wiring import House
 from benchmarks import user_script
-from benchmarks.common import save, table
+from benchmarks.common import save, spread, table
 
-SIDE, QUERIES, LABELS = 224, 1_500, 20
+SIDE, QUERIES, LABELS, REPEATS = 224, 1_500, 20, 5
+USER = "(a) httpx + Pillow script"
 PATH = "/v2/models/m/outputs"
 
 
@@ -123,7 +124,7 @@ def pieces(images: Images) -> list[tuple[str, str]]:
     provider = make("clarifai", "http://127.0.0.1", {"model_id": "m"}, "key", {})
     found = {
         "PNG": per_query(lambda: encode(few)) / len(few),
-        "digest": per_query(lambda: [digest(png) for png in pngs]) / len(few),
+        "digest": per_query(lambda: [digest(image) for image in few]) / len(few),
         "request body": per_query(lambda: [provider.request([png]) for png in pngs]) / len(few),
     }
     return [(name, f"{value:.2f}") for name, value in found.items()]
@@ -134,30 +135,32 @@ def main() -> None:
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
     server.start()
     url, images, rows = here.recv(), pictures(1), list[tuple[object, ...]]()
-    runs = {
+    runs: dict[str, Callable[[], Coroutine[None, None, None]]] = {
         "gateway, 1 image per request": lambda: gateway(url, images, 1),
         "gateway, 8 images per request": lambda: gateway(url, images, 8),
-        "(a) httpx + Pillow script": lambda: script(url, images),
+        USER: lambda: script(url, images),
         "(b) bare aiohttp, bodies made before": lambda: bare(url, images),
     }
-    figures: dict[str, float] = {}
-    for name, run in runs.items():
-        MEASURED.clear()
-        for _ in range(2):
+    figures: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(REPEATS):  # in turn: what else the machine does meets all of them
+        for name, run in runs.items():
+            MEASURED.clear()
             asyncio.run(run())
-        figures[name] = min(MEASURED) * 1000 / QUERIES
+            figures[name].append(MEASURED[-1] * 1000 / QUERIES)
     server.terminate()
-    user = figures["(a) httpx + Pillow script"]
-    rows = [(name, f"{value:.2f}", f"{user / value:.1f}") for name, value in figures.items()]
-    ours = figures["gateway, 1 image per request"]
+    user = figures[USER]
+    for name, found in figures.items():
+        ratios = [theirs / ours for theirs, ours in zip(user, found, strict=True)]
+        rows.append((name, spread(found, 2), spread(ratios, 1)))
     text = table(("who", "ms CPU per query", "times less than (a)"), rows)
+    one, eight = (float(np.median(figures[name])) for name in list(runs)[:2])
+    least = float(np.median(user))
     text += (
-        f"\n\n{QUERIES} images of {SIDE} x {SIDE}, {LABELS} labels, 16 requests at once, SQLite, the better"
-    )
-    text += " of two runs.\n"
-    text += f"Goals: at most 2 ms ({'met' if ours <= 2 else f'missed by {ours - 2:.2f} ms'}), "
-    text += (
-        f"at least 6 times less than (a) ({'met' if user / ours >= 6 else f'missed: {user / ours:.1f}'}).\n\n"
+        f"\n\n{QUERIES} images of {SIDE} x {SIDE}, {LABELS} labels, 16 requests at once, SQLite;"
+        f" {REPEATS} times in turn, median (least to most).\n(a) sends one image per request, as a user would write it; its"
+        " pictures are smooth, which spares its PNG encoder.\n"
+        f"Goals: at most 2 ms ({one:.2f} with 1 image per request, {eight:.2f} with 8), at least 6 times less"
+        f" than (a)\n({least / one:.1f} with 1 image per request, {least / eight:.1f} with 8).\n\n"
     )
     text += "Pieces by themselves, ms per query:\n\n" + table(("piece", "ms"), pieces(images))
     text += (

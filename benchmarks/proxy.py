@@ -35,7 +35,7 @@ from app.sandbox.classifiers import load
 from app.settings import Settings
 from app.storage.connections import NewConnection
 from app.wiring import House
-from benchmarks.common import save, table
+from benchmarks.common import save, spread, table
 
 SIDE, REPEATS, CONNECTIONS, NAME = 128, 3, (1, 16, 64), "bench"
 MODEL = {"user_id": "clarifai", "app_id": "main", "model_id": "moderation-recognition-128"}
@@ -164,12 +164,6 @@ def measure(service: str, proxy: str, count: int) -> list[tuple[object, ...]]:
             ours, bare = np.median(medians, axis=0)
             rows.append((connections, f"{ours:.1f}", f"{bare:.1f}", spread(added, 1), spread(share, 2)))
     return rows
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Median (least to most)."""
-    low, mid, high = min(values), float(np.median(values)), max(values)
-    return f"{mid:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def main() -> None:
