@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from api_house import CONNECTION, House, finish, images_zip, is_problem
+from api_house import CONNECTION, House, finish, images_zip, is_problem, probe
 
 from app.errors import RateLimited, Unusable
 
@@ -142,7 +142,7 @@ async def test_two_at_once_are_one(house: House) -> None:
     async def slow(_: str, payer: object, **more: object) -> dict[str, Any]:
         begun.set()
         await go_on.wait()
-        return {"labels": [], "latency_ms": 1.0, "model_version": None, "cost_micros": 1200}
+        return await probe("", None)
 
     object.__setattr__(house.services, "probe", slow)
     path, key = f"/v1/connections/{connection['id']}/test", {"idempotency-key": "k"}
