@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from asyncio import Event
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts import Outcome, Reply, Reserve, Settle, WireReply, WireRequest
-from app.errors import ProviderError, ReplyInvalid, Taken, Unusable
+from app.errors import Crowded, ProviderError, Rejected, ReplyInvalid, Taken, Unusable
 from app.gateway.encoding import key
 from app.gateway.faults import crash_point
 
@@ -29,6 +30,7 @@ _REQUEST_IDS = (
     "x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "x-ms-request-id",
     "x-amzn-trace-id", "x-cloud-trace-context", "cf-ray",
 )  # fmt: skip
+_LOOK = (0.05, 0.15)  # seconds between looks for a place among the account's requests
 PATIENCE = 300.0  # seconds that paid answers wait in memory for the database
 
 
@@ -97,6 +99,40 @@ async def prepare(g: Gateway, items: Sequence[Item], wish: Wish, retried: bool) 
         await close(g, attempt, wish, len(items), None, sent=False)
         raise Taken(frozenset())
     return request, attempt
+
+
+async def in_turn(
+    g: Gateway, items: Sequence[Item], wish: Wish, retried: bool, rest: Callable[[float], Awaitable[None]]
+) -> tuple[WireRequest, int]:
+    """`prepare`, again and again while other processes have as many requests under way as are allowed; `rest`
+    sleeps between. Raises Unusable where somebody waits for a prediction, and has waited long enough."""
+    began = time.monotonic()
+    with suppress(Crowded):
+        return await prepare(g, items, wish, retried)
+    async with g.turn:
+        while True:
+            with suppress(Crowded):
+                return await prepare(g, items, wish, retried)
+            if g.fence == 0 and time.monotonic() - began > g.policy.patience:
+                raise Unusable(
+                    f"{g.at_once} requests of this connection are under way, as many as it allows.",
+                    code="connection_busy",
+                    hint="Try again soon, or raise the connection's concurrency if it may be.",
+                )
+            await rest(random.uniform(*_LOOK))
+
+
+def refused(g: Gateway, item: Item, side: int) -> Rejected | None:
+    """Why the provider would refuse the image of `side` pixels: known before a byte is sent."""
+    info = g.account.provider.info
+    if len(item.png) > info.max_image_bytes:
+        return Rejected(
+            f"An image of {len(item.png)} bytes is over the provider's {info.max_image_bytes}.",
+            hint="Ask for a smaller input_size, or a compressing encoder.",
+        )
+    if side < info.min_side:
+        return Rejected(f"An image side of {side} is below the provider's {info.min_side} pixels.")
+    return None
 
 
 async def conclude(g: Gateway, attempt: int, wish: Wish, items: Sequence[Item], wire: WireReply) -> Settled:

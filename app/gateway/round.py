@@ -11,7 +11,6 @@ retry             prepare (thread)  request bytes; reservation and intent commit
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,7 +23,6 @@ import numpy as np
 from app.contracts import Images, WireReply, WireRequest
 from app.errors import (
     BudgetExhausted,
-    Crowded,
     Forbidden,
     ModelChanged,
     NotSent,
@@ -33,10 +31,9 @@ from app.errors import (
     ReplyInvalid,
     Taken,
     Unavailable,
-    Unusable,
 )
 from app.gateway.account import Answers
-from app.gateway.attempt import Item, Row, Settled, Wish, close, conclude, prepare
+from app.gateway.attempt import Item, Row, Settled, Wish, close, conclude, in_turn, refused
 from app.gateway.encoding import digest, encode, key
 from app.gateway.faults import crash_point
 from app.gateway.retry import retrying
@@ -159,24 +156,12 @@ class Round:
             elif item.key in found:
                 self._rows[item.index] = found[item.key]
                 self._cached += 1
-            elif (unfit := self._unfit(item)) is not None:
+            elif (unfit := refused(self._g, item, min(self._images.shape[1:3]))) is not None:
                 self._rejected[item.index] = unfit
             elif not self._cache_only:
                 missing.append(item)
         self._progress()
         return missing
-
-    def _unfit(self, item: Item) -> Rejected | None:
-        """Why the provider would refuse the image: known before a byte is sent."""
-        info, side = self._g.account.provider.info, min(self._images.shape[1:3])
-        if len(item.png) > info.max_image_bytes:
-            return Rejected(
-                f"An image of {len(item.png)} bytes is over the provider's {info.max_image_bytes}.",
-                hint="Ask for a smaller input_size, or a compressing encoder.",
-            )
-        if side < info.min_side:
-            return Rejected(f"An image side of {side} is below the provider's {info.min_side} pixels.")
-        return None
 
     def _lookup(self, indices: Sequence[int]) -> tuple[dict[bytes, Row], list[Item]]:
         """What is known, and all images as items; those that may have to be sent come with their PNG."""
@@ -301,29 +286,11 @@ class Round:
             await self._rest(0)
             chunk.items = [self._keyed(item) for item in chunk.items]
             try:
-                return await self._prepare(chunk)
+                return await in_turn(self._g, chunk.items, self._wish, chunk.asked, self._rest)
             except Taken as taken:
                 self._elsewhere += [item.index for item in chunk.items if item.claim in taken.keys]
                 chunk.items = [item for item in chunk.items if item.claim not in taken.keys]
         return None
-
-    async def _prepare(self, chunk: _Chunk) -> tuple[WireRequest, int]:
-        """`prepare`, again and again while other processes have as many requests under way as are allowed.
-        Raises Unusable where somebody waits for a prediction, and has waited long enough."""
-        g, began = self._g, time.monotonic()
-        with suppress(Crowded):
-            return await prepare(g, chunk.items, self._wish, chunk.asked)
-        async with g.turn:
-            while True:
-                with suppress(Crowded):
-                    return await prepare(g, chunk.items, self._wish, chunk.asked)
-                if g.fence == 0 and time.monotonic() - began > g.policy.patience:
-                    raise Unusable(
-                        f"{g.at_once} requests of this connection are under way, as many as it allows.",
-                        code="connection_busy",
-                        hint="Try again soon, or raise the connection's concurrency if it may be.",
-                    )
-                await self._rest(random.uniform(0.5, 1.5) * _LOOK)
 
     def _keyed(self, item: Item) -> Item:
         """The image under the model's version, once that is known."""
