@@ -157,8 +157,8 @@ def main() -> None:
     least = float(np.median(user))
     text += (
         f"\n\n{QUERIES} images of {SIDE} x {SIDE}, {LABELS} labels, 16 requests at once, SQLite;"
-        f" {REPEATS} times in turn, median (least to most).\n(a) sends one image per request, as a user would write it; its"
-        " pictures are smooth, which spares its PNG encoder.\n"
+        f" {REPEATS} times in turn, median (least to most).\n(a) sends one image per request, as a user"
+        " would write it; its pictures are smooth, which spares its PNG encoder.\n"
         f"Goals: at most 2 ms ({one:.2f} with 1 image per request, {eight:.2f} with 8), at least 6 times less"
         f" than (a)\n({least / one:.1f} with 1 image per request, {least / eight:.1f} with 8).\n\n"
     )

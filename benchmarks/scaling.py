@@ -83,6 +83,7 @@ class Clockwork:
         self._due: list[Due] = []
         self._lock = threading.Lock()
         self._number = 0
+        self.error: Exception | None = None
         self.taken: dict[str, Taken] = defaultdict(Taken)
 
     def add(self, at: float, name: str, act: Act, every: float) -> None:
@@ -97,6 +98,8 @@ class Clockwork:
             thread.start()
         for thread in threads:
             thread.join()
+        if self.error is not None:
+            raise self.error
 
     def _carry_out(self, end: float) -> None:
         while (now := time.monotonic()) < end:
@@ -105,7 +108,11 @@ class Clockwork:
             if due is None:
                 time.sleep(0.002)
                 continue
-            due.act()
+            try:
+                due.act()
+            except Exception as error:
+                self.error = error
+                return
             done = time.monotonic()
             with self._lock:
                 self.taken[due.name].seconds.append(done - now)
@@ -127,9 +134,12 @@ class Job:
     requests: int = 0
     attempt: int | None = None
     keys: list[bytes] = field(default_factory=list[bytes])
+    turn: threading.RLock = field(default_factory=threading.RLock)  # a job is one worker's
 
     def settle(self) -> None:
-        if self.attempt is not None:
+        with self.turn:
+            if self.attempt is None:
+                return
             rows = self.rng.random((BATCH, LABELS), np.float32)
             self.ledger.settle(
                 self.attempt, list(zip(self.keys, rows, strict=True)), billed=BATCH, unknown=0,
@@ -138,12 +148,13 @@ class Job:
             self.attempt = None
 
     def reserve(self) -> None:
-        self.settle()  # under too much load the answer's turn comes after the next request's
-        self.keys = [self.rng.bytes(20) for _ in range(BATCH)]
-        self.attempt = self.ledger.reserve(
-            self.id, self.account, fence=self.fence, images=BATCH, price_micros=PRICE, purpose="step",
-            at_once=JOBS, keys=[(one, one) for one in self.keys],
-        )  # fmt: skip
+        with self.turn:
+            self.settle()  # under too much load the answer's turn comes after the next request's
+            self.keys = [self.rng.bytes(20) for _ in range(BATCH)]
+            self.attempt = self.ledger.reserve(
+                self.id, self.account, fence=self.fence, images=BATCH, price_micros=PRICE, purpose="step",
+                at_once=JOBS, keys=[(one, one) for one in self.keys],
+            )  # fmt: skip
 
     def slot(self) -> None:
         self.rates.acquire(self.account, 1e6)
@@ -186,7 +197,7 @@ def prepare(house: House, engine: sa.Engine, connections: int) -> list[Job]:
         ).id  # fmt: skip
         begun = house.jobs.begin(ident)
         assert begun is not None
-        rng, ledger, rates = np.random.default_rng([n]), Ledger(engine), Rates(engine)
+        rng, ledger, rates = np.random.default_rng([connections, n]), Ledger(engine), Rates(engine)
         running.append(Job(Jobs(engine), ident, begun.fence, account, ledger, rates, rng))
     with write(engine) as connection:  # the rest wait for a worker: they cost their rows
         jobs, workers = tables.jobs, tables.executors
