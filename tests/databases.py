@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sqlite3
 import tempfile
+import time
 import uuid
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -74,3 +79,30 @@ def _execute(url: sa.URL, *statements: str) -> None:
     with engine.connect() as connection:
         for statement in statements:
             connection.execute(sa.text(statement))
+
+
+def freeze(pid: int, *urls: str) -> None:
+    """SIGSTOP. On SQLite outside a transaction of these databases: the file lock of a frozen process can only
+    be killed away; PostgreSQL ends the session of one that is frozen inside a transaction."""
+    process = psutil.Process(pid)
+    files = [url.database or "" for url in map(sa.make_url, urls) if url.get_backend_name() == "sqlite"]
+    for _ in range(200):
+        process.send_signal(signal.SIGSTOP)
+        while process.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
+        if all(map(_free, files)):
+            return
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.05)
+    raise AssertionError("never outside a transaction")
+
+
+def _free(path: str) -> bool:
+    """Whether nobody writes to this SQLite file."""
+    with closing(sqlite3.connect(path, timeout=0.3, isolation_level=None)) as probe:
+        try:
+            probe.execute("BEGIN IMMEDIATE")
+            probe.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return False
+        return True

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import sqlalchemy as sa
+from databases import freeze
 from runner_worker import BEAT, SILENT, jobs, metadata, segments
 
 from app.errors import BadRequest, Conflict
@@ -269,8 +270,7 @@ class RunnerSuite:
         holder = crew.segments()[0].executor
         frozen = first if holder == "w1" else crew.workers[1]
         other = {"w1", "w2"} - {holder}
-        frozen.send_signal(signal.SIGSTOP)
-        wait(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED)
+        freeze(frozen.pid, crew.url, crew.engine_url)
         at = time.time()
         wait(lambda: crew.segments(segments.c.executor.in_(other)))
         frozen.send_signal(signal.SIGCONT)

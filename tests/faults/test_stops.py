@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 import signal
-import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from databases import freeze
 from fault_crew import Crew, crew, race, until, views
 from fault_source import Source
 from test_kill import CALM, without_faults
@@ -70,28 +69,9 @@ def test_a_frozen_worker_can_write_and_spend_nothing(
 
 
 def _freeze(team: Crew) -> None:
-    """SIGSTOP. On SQLite outside a transaction: the file lock of a frozen process can only be killed away;
-    PostgreSQL ends the session of one that is frozen inside a transaction."""
-    settings = team.house.settings
-    urls = [sa.make_url(url) for url in (settings.database(), settings.engine_database())]
-    for _ in range(200):
-        team.signal(0, signal.SIGSTOP)
-        if all(url.get_backend_name() != "sqlite" or _free(url.database or "") for url in urls):
-            return
-        team.signal(0, signal.SIGCONT)
-        time.sleep(0.05)
-    raise AssertionError("never outside a transaction")
-
-
-def _free(path: str) -> bool:
-    """Whether nobody writes to this SQLite file."""
-    with closing(sqlite3.connect(path, timeout=0.3, isolation_level=None)) as probe:
-        try:
-            probe.execute("BEGIN IMMEDIATE")
-            probe.execute("ROLLBACK")
-        except sqlite3.OperationalError:
-            return False
-        return True
+    pid, settings = team.workers[0].pid, team.house.settings
+    assert pid is not None
+    freeze(pid, settings.database(), settings.engine_database())
 
 
 @pytest.mark.parametrize("changes", [20, pytest.param(500, marks=pytest.mark.chaos)])
