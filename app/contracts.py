@@ -230,6 +230,11 @@ class Settle:
 class AnswerStore(Protocol):
     """Paid answers by 20-byte key; float32 scores in the connection's append-only label order."""
 
+    @property
+    def by_file(self) -> bool:
+        """Whether some answers are keyed by the image file sent (an older release's), not by its pixels."""
+        ...
+
     def get(self, keys: Sequence[bytes]) -> Mapping[bytes, NDArray[np.float32]]: ...
 
 

@@ -65,6 +65,11 @@ def digest(image: NDArray[np.uint8], salt: bytes = b"") -> bytes:
     return blake3(size + salt).update(np.ascontiguousarray(image).data).digest()
 
 
+def file_digest(file: bytes) -> bytes:
+    """What stood for an image before its pixels did: a digest of the PNG that was sent."""
+    return blake2b(file, digest_size=32).digest()
+
+
 def key(connection: str, info: ProviderInfo, version: str, image: bytes) -> bytes:
     """The 20-byte cache key of one answer: connection (its rows have its own label order), source model, its
     version, request options, image digest."""

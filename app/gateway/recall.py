@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.contracts import AnswerStore, Images, ProviderInfo
 from app.gateway.account import Answers
-from app.gateway.encoding import digest, key
+from app.gateway.encoding import digest, encode, file_digest, key
 
 _WINDOW = 64  # images looked up at once: bounds memory
+
+
+def former(
+    store: AnswerStore,
+    connection_id: str,
+    info: ProviderInfo,
+    version: str,
+    images: Mapping[bytes, NDArray[np.uint8]],
+    *,
+    compressed: bool = False,
+) -> dict[bytes, NDArray[np.float32]]:
+    """What an older release bought, which kept answers by the file it sent: stored rows of those of `images`,
+    each (H, W, 3) by its key of today. Raises Unusable."""
+    if not images or not store.by_file:
+        return {}
+    files = [encode(image[None], compressed=compressed)[0] for image in images.values()]
+    keys = [key(connection_id, info, version, file_digest(file)) for file in files]
+    found = store.get(keys)
+    return {today: found[its] for today, its in zip(images, keys, strict=True) if its in found}
 
 
 def recall(
@@ -25,9 +45,12 @@ def recall(
     never answered by this `version` of the model. Raises Unusable."""
     scores = np.full((len(images), len(labels)), np.nan)
     for start in range(0, len(images), _WINDOW):
-        keys = [key(connection_id, info, version, digest(image)) for image in images[start : start + _WINDOW]]
-        known = store.get(keys)
+        window = images[start : start + _WINDOW]
+        keys = [key(connection_id, info, version, digest(image)) for image in window]
+        found = dict(store.get(keys))
+        missing = {its: image for its, image in zip(keys, window, strict=True) if its not in found}
+        found |= former(store, connection_id, info, version, missing)
         for i, wanted in enumerate(keys, start):
-            if (row := known.get(wanted)) is not None:
+            if (row := found.get(wanted)) is not None:
                 scores[i, : len(row)] = row[: len(labels)]  # labels may have been appended since
     return Answers(tuple(labels), scores, cached=int((~np.isnan(scores).all(axis=1)).sum()))

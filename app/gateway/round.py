@@ -36,6 +36,7 @@ from app.gateway.account import Answers
 from app.gateway.attempt import Item, Row, Settled, Wish, close, conclude, in_turn, refused
 from app.gateway.encoding import digest, encode, key
 from app.gateway.faults import crash_point
+from app.gateway.recall import former
 from app.gateway.retry import retrying
 
 if TYPE_CHECKING:
@@ -171,6 +172,9 @@ class Round:
         marks = [digest(self._images[index], fresh and b"%b%d" % (fresh, index)) for index in indices]
         keys = [key(own, info, version, mark) for mark in marks]
         found = dict(g.answers.get(keys))
+        if not fresh:
+            left = {its: self._images[i] for i, its in zip(indices, keys, strict=True) if its not in found}
+            found |= former(g.answers, own, info, version, left, compressed=g.compressed)
         new = {mark: i for i, mark, its in zip(indices, marks, keys, strict=True) if its not in found}
         pngs: dict[bytes, bytes] = {}
         if new and not self._cache_only:

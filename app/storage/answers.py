@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,12 @@ class Answers:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    @cached_property
+    def by_file(self) -> bool:
+        """Whether there are answers of an older release, keyed by the file sent. Raises Unusable."""
+        with read(self._engine) as connection:
+            return connection.execute(select(tables.file_keys.c.last_answer)).first() is not None
 
     def get(self, keys: Sequence[bytes]) -> Mapping[bytes, Row]:
         """The rows of those of `keys` (20 bytes each) that are known. Raises Unusable."""

@@ -195,6 +195,12 @@ answers = Table(
     Column("scores", LargeBinary, nullable=False),  # float32, connection's label order, NaN = censored
 )
 
+file_keys = Table(  # answers up to this one are keyed by the image file sent, later ones by its pixels
+    "file_keys",
+    metadata,
+    Column("last_answer", BigInteger, primary_key=True, autoincrement=False),
+)
+
 claims = Table(  # an image that an open attempt is buying: nobody else buys it meanwhile
     "claims",
     metadata,

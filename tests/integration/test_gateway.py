@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 import numpy as np
 import pytest
 from gateway_house import PRICE, House, images, open_house
+from sqlalchemy import update
 from stub_provider import LABELS, Stub, expected, truth
 
 from app.errors import (
@@ -22,9 +23,12 @@ from app.errors import (
     Unusable,
 )
 from app.gateway.client import Client
-from app.gateway.encoding import encode
+from app.gateway.encoding import digest, encode, file_digest, key
 from app.gateway.query import RetryPolicy
-from app.storage.database import migrate
+from app.storage import tables
+from app.storage.answers import Answers
+from app.storage.connections import LabelBook
+from app.storage.database import migrate, write
 
 
 @pytest.fixture
@@ -456,3 +460,25 @@ async def test_another_ask_buys_what_a_cancelled_one_left(house: House) -> None:
     await asyncio.sleep(0.1)
     first.cancel()
     np.testing.assert_array_equal((await second).scores, expected(pixels))
+
+
+async def test_answers_of_an_older_release_are_not_bought_again(house: House) -> None:
+    """They are kept under the file that was sent; those of today under the pixels."""
+    shown = images(6)
+    bought = await house.gateway().ask(shown)
+    older = Answers(house.engine)
+    assert not older.by_file
+    info = house.stub.provider().info
+    with write(house.engine) as connection:
+        for image in shown:
+            today, former = (
+                key("conn_1", info, LabelBook(house.engine, "conn_1").version(), mark)
+                for mark in (digest(image), file_digest(encode(image[None])[0]))
+            )
+            row = update(tables.answers).where(tables.answers.c.key == today)
+            assert connection.execute(row.values(key=former)).rowcount
+        connection.execute(tables.file_keys.insert().values(last_answer=6))
+    before = house.ledger.cost("job_1").queries_spent
+    again = await house.gateway().ask(shown)
+    assert (again.sent, again.cached, house.ledger.cost("job_1").queries_spent) == (0, 6, before)
+    np.testing.assert_array_equal(again.scores, bought.scores)
