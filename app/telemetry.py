@@ -1,7 +1,7 @@
 """Traces by OpenTelemetry where the extra `otel` is installed and REPROG_OTEL says so; nothing otherwise.
 
-Where they go is said by OpenTelemetry's own variables (`OTEL_EXPORTER_OTLP_ENDPOINT` and the like). Spans name
-routes, jobs and hosts, never bodies, headers or addresses in full.
+Where they go is said by OpenTelemetry's own variables (`OTEL_EXPORTER_OTLP_ENDPOINT` and the like). Spans
+name routes, jobs and hosts, never bodies, headers or addresses in full.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Make the uploads of the examples: `python examples/prepare.py NAME FILE`.
 
-`digits`, `squares` and `dna` come with the product. The others read files that may not be bundled, from the folder
-named by the environment variable REPROG_BENCH_DATA; examples/README.md says which.
+`digits`, `squares` and `dna` come with the product. The others read files that may not be bundled, from the
+folder named by the environment variable REPROG_BENCH_DATA; examples/README.md says which.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def heartbeats(target: Path) -> int:
 
 
 def retinas(target: Path) -> int:
-    """Messidor features with their names as CSV, `signs` of diabetic retinopathy or `none`. Returns the rows."""
+    """Messidor features with their names as CSV: `signs` of diabetic retinopathy or `none`. How many rows."""
     _, _, data = bench_file(MESSIDOR).read_text().partition("@data")
     rows = [line.split(",") for line in data.splitlines() if line.strip()]
     with target.open("w", newline="") as upload:

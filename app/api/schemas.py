@@ -224,7 +224,7 @@ class ConnectionTestBody(Body):
     """Nothing: one billable query. More is sent only where it is asked for."""
 
     probes: bool = Field(
-        default=False, description="Two queries more: does the service seem to resize or to re-compress images?"
+        default=False, description="Two queries more: does the service seem to resize or re-compress images?"
     )
     repeats: Annotated[
         int, Field(ge=0, le=20, description="The same image again, past the cache: do answers vary?")

@@ -115,9 +115,9 @@ def _blocks(side: int) -> Images:
 
 
 def _patterned(image: Images, level: int) -> Images:
-    """The image under a grey checkerboard of single pixels, plus and minus `level` in the middle and fading to
-    the edges, which resizing treats otherwise. Its local mean stays; a JPEG below quality 90 rounds a weak one
-    away (its only frequency is the highest)."""
+    """The image under a grey checkerboard of single pixels, plus and minus `level` in the middle and fading
+    to the edges, which resizing treats otherwise. Its local mean stays; a JPEG below quality 90 rounds a weak
+    one away (its only frequency is the highest)."""
     height, width = image.shape[:2]
     fade = np.outer(np.hanning(height), np.hanning(width)) if level > 1 else np.ones((height, width))
     y, x = np.mgrid[:height, :width]
