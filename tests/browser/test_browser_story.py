@@ -73,7 +73,7 @@ def _choose(page: Any) -> None:
 def _look(page: Any) -> None:
     page.get_by_role("heading", name="Is it worth it?").wait_for()
     page.locator("[data-chart=accuracy] canvas").wait_for()
-    page.get_by_role("button", name="Queries", exact=True).click()
+    page.get_by_role("link", name="Queries", exact=True).click()
     page.get_by_role("heading", name="Before and after").scroll_into_view_if_needed()
     page.locator(".strip img").first.wait_for()
     page.locator(".confusion a").first.click()
