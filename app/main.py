@@ -11,6 +11,7 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app import dashboard, redaction
 from app.api.application import create_app
@@ -20,6 +21,7 @@ from app.wiring import House
 
 __all__ = ["create_app", "serve"]
 
+_MOST_HEAD = 2**16  # bytes of a request before its body
 _STREAMS_END = 5  # seconds open streams and requests get at the end
 
 
@@ -37,6 +39,7 @@ def serve(settings: Settings) -> None:
         app,
         host=settings.host,
         port=settings.port,
+        http=Protocol,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -47,6 +50,27 @@ def serve(settings: Settings) -> None:
         server.run()
     if not server.started:
         sys.exit(3)
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's quick HTTP/1.1, which by itself would take in headers without end."""
+
+    _head: int | None = None  # bytes that came since the head began; None: a body, or nothing, is coming
+
+    def on_message_begin(self) -> None:
+        self._head = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head = None
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head is not None:
+            self._head += len(data)
+            if self._head > _MOST_HEAD and not self.transport.is_closing():
+                self.send_400_response("The headers are too large.")
 
 
 class _Server(uvicorn.Server):

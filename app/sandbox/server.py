@@ -130,6 +130,7 @@ def _server(config: SandboxConfig, host: str, port: int) -> uvicorn.Server:
             host=host,
             port=port,
             http=ResettableProtocol,
+            loop="asyncio",  # whose transport resets and cuts as the protocol above asks
             ws="none",
             lifespan="off",
             log_level="warning",
