@@ -22,6 +22,7 @@ Fused: TypeAlias = Literal["auto"] | bool
 
 BEST = "best"  # the array that holds the best program's bytes
 RECORD = "plain"  # the array that holds the plain program's record
+LEADER = "leader"  # the array that holds the best program's record
 FOLDS = 3
 LEAST_SCORE = 1e-6  # below this a target score says no more
 
@@ -48,19 +49,25 @@ class Judged:
         """Cross-entropy on the validation images."""
         return float(self.record[1, -self.validation :].mean())
 
-    def beats(self, accuracy: float, loss: float) -> bool:
-        """More often right; among equals, surer of it."""
-        return (self.accuracy, -self.loss) > (accuracy, -loss)
+    def beats(self, other: NDArray[np.float64]) -> bool:
+        """More often right than another program on all images on both records, of which the validation images
+        are the lesser part; among equals, surer of it."""
+        gain, worse = np.round(self._over(other).mean(axis=1), 9)  # equal means stay equal
+        return bool((gain, -worse) > (0, 0))
 
     def clears(self, plain: NDArray[np.float64]) -> bool:
         """Better than the plain program by a standard error of the paired difference on all images on record,
         in accuracy or, without falling behind in that, in the loss, which says more on few images. The best
         of many judgements is better by luck alone."""
-        shorter = self.record.shape[1] - plain.shape[1]  # older checkpoints: validation images alone
-        plain = np.pad(plain, ((0, 0), (shorter, 0)), constant_values=np.nan)
-        on_record = ~np.isnan(self.record[0]) & ~np.isnan(plain[0])
-        gain, worse = (self.record - plain)[:, on_record]
+        gain, worse = self._over(plain)
         return _certain(gain) or (gain.mean() >= 0 and _certain(-worse))
+
+    def _over(self, other: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(2, n) differences to another record, on the images that are on both."""
+        shorter = self.record.shape[1] - other.shape[1]  # older checkpoints: validation images alone
+        other = np.pad(other, ((0, 0), (shorter, 0)), constant_values=np.nan)
+        on_record = ~np.isnan(self.record[0]) & ~np.isnan(other[0])
+        return (self.record - other)[:, on_record]
 
 
 def _certain(gains: NDArray[np.float64]) -> bool:
@@ -179,9 +186,9 @@ def opening(
     first = bare
     if fused is not False:
         both = plain(problem, True)
-        first = both if both.clears(bare.record) and both.beats(bare.accuracy, bare.loss) else bare
+        first = both if both.clears(bare.record) and both.beats(bare.record) else bare
     known = {"best_accuracy": first.accuracy, "best_loss": first.loss}
-    kept = {BEST: _frozen(first.program), RECORD: bare.record, **(arrays or {})}
+    kept = {BEST: _frozen(first.program), RECORD: bare.record, LEADER: first.record, **(arrays or {})}
     metrics = {"val_accuracy": first.accuracy, "val_loss": first.loss}
     return MethodState(0, phase, {**meta, **known}, kept, metrics)
 
@@ -200,18 +207,23 @@ def following(
     `val_accuracy`, and it is always that of the program that would be served.
     """
     best = {name: state.meta[name] for name in ("best_accuracy", "best_loss")}
-    kept, told = state.arrays[BEST], dict(metrics)
+    kept = {name: state.arrays[name] for name in (BEST, RECORD, LEADER) if name in state.arrays}
+    told = dict(metrics)
     if candidate is not None:
         told["candidate_val_accuracy"] = candidate.accuracy
-        known = best["best_accuracy"], best["best_loss"]
-        if candidate.clears(state.arrays[RECORD]) and candidate.beats(*known):
+        if candidate.clears(kept[RECORD]) and candidate.beats(_leader(state, candidate.validation)):
             best = {"best_accuracy": candidate.accuracy, "best_loss": candidate.loss}
-            kept = _frozen(candidate.program)
+            kept |= {BEST: _frozen(candidate.program), LEADER: candidate.record}
         told |= {"val_accuracy": best["best_accuracy"], "val_loss": best["best_loss"]}
-    merged = {**state.meta, **meta, **best}
-    return MethodState(
-        state.step + 1, phase, merged, {**arrays, BEST: kept, RECORD: state.arrays[RECORD]}, told
-    )
+    return MethodState(state.step + 1, phase, {**state.meta, **meta, **best}, {**arrays, **kept}, told)
+
+
+def _leader(state: MethodState, validation: int) -> NDArray[np.float64]:
+    """The record of the best program so far; of an older checkpoint, its means over the validation images."""
+    if LEADER in state.arrays:
+        return state.arrays[LEADER]
+    means = np.array([[state.meta["best_accuracy"]], [state.meta["best_loss"]]])
+    return np.repeat(means, validation, axis=1)
 
 
 def best(state: MethodState) -> Program:
