@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
@@ -12,6 +15,7 @@ from app.storage.booking import open_scopes
 from app.storage.canaries import Canaries
 from app.storage.database import now, read, write
 
+LIVE_SECONDS = 1.0  # how long another process may go on serving what was live before a change
 _endpoints, _versions = tables.endpoints, tables.endpoint_versions
 _checkpoints, _jobs = tables.checkpoints, tables.jobs
 
@@ -53,6 +57,8 @@ class Endpoints:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.canaries = Canaries(engine)
+        self._lives: dict[str, tuple[LiveVersion, float]] = {}  # by name; good until (monotonic seconds)
+        self._changes = 0  # made here: what was read before one is not kept after it
 
     def publish(
         self, name: str, job_id: str, checkpoint_id: str, *, overwrite: bool = True
@@ -60,7 +66,7 @@ class Endpoints:
         """Make a program the live version of `name`, which is made when it is new. A program that is live
         already stays so. Raises NotFound, BadRequest (the checkpoint is another job's), Conflict `name_taken`
         unless `overwrite`."""
-        with write(self._engine) as connection:
+        with self._changing() as connection:
             source = _source(connection, job_id, checkpoint_id)
             query = select(_endpoints).where(_endpoints.c.name == name).with_for_update()
             row = connection.execute(query).mappings().first()
@@ -100,7 +106,8 @@ class Endpoints:
             return _record(connection, row)
 
     def live(self, name: str) -> LiveVersion:
-        """Raises NotFound, Conflict `endpoint_disabled`."""
+        """Read from the database. Raises NotFound, Conflict `endpoint_disabled`."""
+        changes, until = self._changes, time.monotonic() + LIVE_SECONDS
         found = self.get(name)
         if not found.enabled:
             raise Conflict(
@@ -109,7 +116,28 @@ class Endpoints:
                 hint='PATCH it with {"enabled": true}.',
             )
         live = found.live
-        return LiveVersion(found.id, name, found.version, live.job_id, live.checkpoint_id, live.connection_id)
+        version = LiveVersion(
+            found.id, name, found.version, live.job_id, live.checkpoint_id, live.connection_id
+        )
+        if changes == self._changes:
+            self._lives[name] = version, until
+        return version
+
+    def lately(self, name: str) -> LiveVersion | None:
+        """What `live` said less than LIVE_SECONDS ago, with no change made by this process since; never
+        blocks. A change made by another process is seen when that time is over."""
+        version, until = self._lives.get(name, (None, 0.0))
+        return version if time.monotonic() < until else None
+
+    @contextmanager
+    def _changing(self) -> Generator[Connection]:
+        """A transaction after which, whatever became of it, nothing known of live versions holds."""
+        try:
+            with write(self._engine) as connection:
+                yield connection
+        finally:
+            self._changes += 1
+            self._lives.clear()
 
     def list(self, after: str | None = None, limit: int = 20) -> list[EndpointRecord]:
         """Newest first; ids below `after`."""
@@ -133,7 +161,7 @@ class Endpoints:
         """Make another version live (rollback), or switch the endpoint off and on. Raises NotFound,
         BadRequest `unknown_version`."""
         found = self.get(name)
-        with write(self._engine) as connection:
+        with self._changing() as connection:
             if version is not None:
                 c = _versions.c
                 known = select(c.version).where(c.endpoint_id == found.id, c.version == version)
@@ -152,7 +180,7 @@ class Endpoints:
     def delete(self, name: str) -> None:
         """Raises NotFound. What it spent stays in the ledger."""
         found = self.get(name)
-        with write(self._engine) as connection:
+        with self._changing() as connection:
             canaries.drop(connection, found.id)
             connection.execute(delete(_versions).where(_versions.c.endpoint_id == found.id))
             connection.execute(delete(_endpoints).where(_endpoints.c.id == found.id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from app.errors import BadRequest, Conflict, NotFound, StaleFence
 from app.storage import database, ids
 from app.storage.connections import Connections, NewConnection
 from app.storage.datasets import Datasets
-from app.storage.endpoints import Endpoints
+from app.storage.endpoints import LIVE_SECONDS, Endpoints
 from app.storage.idempotency import Idempotency, StoredAnswer
 from app.storage.jobs import Jobs
 from app.storage.secrets import Vault, key_file
@@ -113,6 +114,43 @@ def test_a_step_done_again_after_a_crash_replaces_the_first(
     assert len(jobs.points(job)) == len(jobs.programs(job)) == 1
     endpoints = Endpoints(engine)
     assert endpoints.publish("e", job, made[0]).version == endpoints.publish("e", job, made[0]).version == 1
+
+
+def test_what_is_live_is_remembered_for_a_moment_and_forgotten_at_a_change(
+    engine: Engine, connections: Connections, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, job = Jobs(engine), a_job(engine, connections, tmp_path)
+    held = jobs.begin(job)
+    assert held is not None
+    first, second = (
+        jobs.save_program(job, held.fence, n, b"%d" % n, metrics={}, validation_images=1, queries=0)
+        for n in (1, 2)
+    )
+    here, there = Endpoints(engine), Endpoints(engine)  # two processes
+    here.publish("e", job, first)
+    assert here.lately("e") is None
+    assert here.live("e") == here.lately("e") == there.live("e")
+    here.publish("e", job, second)
+    assert here.lately("e") is None
+    assert here.live("e").checkpoint_id == second
+    stale = there.lately("e")
+    assert stale is not None
+    assert stale.checkpoint_id == first
+    monkeypatch.setattr(
+        "app.storage.endpoints.time.monotonic", lambda: time.perf_counter() + LIVE_SECONDS + 1e6
+    )
+    assert there.lately("e") is None  # a second later
+    assert there.live("e").checkpoint_id == second
+    here.live("e")
+    here.edit("e", enabled=False)
+    assert here.lately("e") is None
+    with pytest.raises(Conflict):
+        here.live("e")
+    assert here.lately("e") is None
+    here.edit("e", version=1, enabled=True)
+    assert here.live("e").checkpoint_id == first
+    here.delete("e")
+    assert here.lately("e") is None
 
 
 def test_labels_are_added_once_by_whoever_sees_them(connections: Connections) -> None:
