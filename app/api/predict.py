@@ -105,7 +105,7 @@ async def read_inputs(
         return await _form(request), False, None
     body = await request.body()
     if kind == "application/json" or kind.endswith("+json"):
-        return await _json(body, wired, name)
+        return await read_json(body, wired, name)
     if kind in _RAW or kind.startswith("image/"):
         if not body:
             raise BadRequest(
@@ -118,7 +118,8 @@ async def read_inputs(
     )
 
 
-async def _json(body: bytes, wired: Services, name: str) -> tuple[Sequence[object], bool, int | None]:
+async def read_json(body: bytes, wired: Services, name: str) -> tuple[Sequence[object], bool, int | None]:
+    """`read_inputs` of a JSON body."""
     try:
         asked = PredictBody.model_validate_json(body)
     except ValidationError as error:

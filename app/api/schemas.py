@@ -487,6 +487,18 @@ class VersionView(BaseModel):
     created_at: Time
 
 
+class InputView(BaseModel):
+    """What predict takes: an image, or a record as JSON under `inputs`."""
+
+    kind: Literal["image", "table", "series", "sequence"]
+    columns: list[dict[str, Any]] | None = Field(
+        description="Of a table: name, type (`number` or `category`), values of a category."
+    )
+    length: int | None = Field(description="Values of a series, symbols of a sequence.")
+    fixed: bool | None = Field(description="Whether another length is refused.")
+    example: Any = Field(description="One that is read; null for images.")
+
+
 class EndpointView(BaseModel):
     id: str
     object: Literal["endpoint"] = "endpoint"
@@ -495,6 +507,7 @@ class EndpointView(BaseModel):
     enabled: bool
     status: Literal["ok", "degraded", "disabled"] = Field(description="`degraded`: its canary says so.")
     canary: CanaryView | None
+    input: InputView
     job_id: str
     checkpoint_id: str
     connection_id: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from app.api.deps import Services
@@ -10,6 +11,8 @@ from app.contracts import Cost
 from app.errors import NotFound
 from app.jobs.progress import rfc3339
 from app.jobs.spec import JobSpec, Money, amount
+from app.reprogramming import program as programs
+from app.reprogramming.encoder import shape
 from app.reprogramming.metrics import wilson
 from app.storage.audit import AuditLine
 from app.storage.budget import Attempt
@@ -18,7 +21,7 @@ from app.storage.connections import ConnectionRecord
 from app.storage.datasets import DatasetRecord
 from app.storage.endpoints import EndpointRecord, VersionRecord
 from app.storage.events import Event
-from app.storage.jobs import JobRecord
+from app.storage.jobs import JobRecord, Jobs
 from app.storage.keys import KeyRecord
 from app.storage.webhooks import Delivery, WebhookRecord
 
@@ -188,6 +191,11 @@ def attempt(line: Attempt, currency: str) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=2048)  # a checkpoint never changes
+def _input(jobs: Jobs, checkpoint_id: str) -> dict[str, Any]:
+    return shape(programs.from_bytes(jobs.program(checkpoint_id)).encoder)
+
+
 def endpoint(wired: Services, record: EndpointRecord, currency: str) -> dict[str, Any]:
     here, found = f"/v1/endpoints/{record.name}", spending(wired, record.id)
     watch = wired.endpoints.canaries.get(record.id)
@@ -199,6 +207,7 @@ def endpoint(wired: Services, record: EndpointRecord, currency: str) -> dict[str
         "enabled": record.enabled,
         "status": "disabled" if not record.enabled else "degraded" if degraded else "ok",
         "canary": None if watch is None else canary(wired, watch, currency),
+        "input": _input(wired.jobs, record.live.checkpoint_id),
         "job_id": record.live.job_id,
         "checkpoint_id": record.live.checkpoint_id,
         "connection_id": record.live.connection_id,

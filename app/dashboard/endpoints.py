@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from collections.abc import Sequence
 from statistics import median, quantiles
 from typing import Annotated, Any
 
@@ -63,7 +65,7 @@ def endpoint_page(name: str, request: Request, wired: Wired) -> Response:
 
 def _page(
     request: Request, wired: Services, name: str, result: dict[str, Any] | None = None,
-    problem: ReprogError | None = None,
+    problem: ReprogError | None = None, inputs: str = "",
 ) -> Response:  # fmt: skip
     found = rest.get_endpoint(name, wired)
     connection = wired.connections.get(found["connection_id"])
@@ -80,8 +82,12 @@ def _page(
         },
         latency=_latency(wired, found["id"]),
         samples=_samples(wired, found["job_id"]),
+        inputs=inputs or json.dumps({"inputs": [found["input"]["example"]]}, ensure_ascii=False),
         snippets=snippets.of_endpoint(
-            str(request.base_url).rstrip("/"), name, keys=wired.settings.auth == "keys"
+            str(request.base_url).rstrip("/"),
+            name,
+            keys=wired.settings.auth == "keys",
+            record=found["input"]["example"],
         ),
         result=result,
         problem=problem,
@@ -116,21 +122,19 @@ def _samples(wired: Services, job_id: str) -> dict[str, Any]:
 
 @router.post("/endpoints/{name}/predict", dependencies=[web.visitor("predict")])
 async def try_it(name: str, request: Request, wired: Wired) -> Response:
-    """Ask it about dropped, pasted or chosen images."""
+    """Ask it about dropped, pasted or chosen images, or about records in JSON."""
+    records = ""
     try:
         async with request.form(max_files=_MOST_FILES, max_fields=8) as form:
-            files = await _files(form)
-            if sample := web.text(form, "sample"):
-                files = [await asyncio.to_thread(_sample, wired, name, sample)]
-        if not files:
-            raise BadRequest("No image was chosen.", param="file", hint="Drop, paste or choose an image.")
+            records = web.text(form, "inputs")
+            asked = await _asked(form, wired, name)
         started = time.perf_counter()
-        found = await wired.predictor.predict(name, files, auth.caller_of(request))
+        found = await wired.predictor.predict(name, asked, auth.caller_of(request))
     except ReprogError as error:
         return (
             web.problem(request, error)
             if web.partial(request)
-            else await asyncio.to_thread(_page, request, wired, name, None, error)
+            else await asyncio.to_thread(_page, request, wired, name, None, error, records)
         )
     result = {
         "lists": [rest_predict.ranked(found.labels, row, 5) for row in found.scores],
@@ -140,12 +144,19 @@ async def try_it(name: str, request: Request, wired: Wired) -> Response:
     }
     if web.partial(request):
         return web.render(request, "_prediction.html", result=result)
-    return await asyncio.to_thread(_page, request, wired, name, result)
+    return await asyncio.to_thread(_page, request, wired, name, result, None, records)
 
 
-async def _files(form: FormData) -> list[bytes]:
+async def _asked(form: FormData, wired: Services, name: str) -> Sequence[object]:
+    """What was chosen: records, a test image, or files. Raises BadRequest."""
+    if records := web.text(form, "inputs"):
+        return (await rest_predict.read_json(records.encode(), wired, name))[0]
+    if sample := web.text(form, "sample"):
+        return [await asyncio.to_thread(_sample, wired, name, sample)]
     sent = [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
-    return [data for data in sent if data]
+    if files := [data for data in sent if data]:
+        return files
+    raise BadRequest("No image was chosen.", param="file", hint="Drop, paste or choose an image.")
 
 
 def _sample(wired: Services, name: str, sample: str) -> bytes:

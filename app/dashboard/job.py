@@ -13,7 +13,7 @@ from app.api.deps import Services, Wired
 from app.api.evaluations import EvaluationBody
 from app.api.job_results import CheckpointId
 from app.dashboard import curves, drawings, web
-from app.dashboard.words import BASELINES
+from app.dashboard.words import BASELINES, PARTS
 from app.errors import NotFound
 from app.jobs.spec import Money
 from app.methods.heading import HeadType
@@ -64,6 +64,7 @@ def job_page(
         checkpoints=saved,
         shown=shown,
         forest=_forest(found["metrics"]),
+        parts=_parts(found["metrics"]),
         source=_source(wired, record),
         dataset=_dataset(wired, record),
         body=views_body(record),
@@ -152,6 +153,17 @@ def _forest(metrics: dict[str, Any]) -> Any:  # noqa: ANN401
     rivals: dict[str, Any] = metrics["baselines"] or {}
     rows += [(BASELINES.get(k, (k,))[0], v["accuracy"], v["ci95"], False) for k, v in rivals.items()]
     return drawings.forest(rows)
+
+
+def _parts(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any], bool, bool]]:
+    """(what is read, accuracy, is it this program, does it ask) of the scores alone, with pixels beside them,
+    and the pixels alone."""
+    found: dict[str, Any] = (metrics["verdict"] or {}).get("parts") or {}
+    own = "scores" if "scores_and_pixels" in found else "scores_and_pixels"
+    named = {own if name == "program" else name: value for name, value in found.items()}
+    return [
+        (words, named[name], name == own, name != "pixels") for name, words in PARTS.items() if name in named
+    ]
 
 
 def _ahead(wired: Services, job_id: str) -> list[dict[str, Any]] | None:

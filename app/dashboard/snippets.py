@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from typing import Literal, NamedTuple
 
 from app.dashboard.web import segment
@@ -14,12 +16,17 @@ class Snippet(NamedTuple):
     needs: str = ""
 
 
-def of_endpoint(host: str, name: str, *, keys: bool) -> list[Snippet]:
-    """curl, Python, and the four formats of other services. With `keys` they take the key from
-    REPROG_API_KEY."""
+def of_endpoint(host: str, name: str, *, keys: bool, record: object = None) -> list[Snippet]:
+    """curl, Python, and the four formats of other services, which carry images; with a `record` (JSON value)
+    the first two alone, asking about it. With `keys` they take the key from REPROG_API_KEY."""
     name = segment(name)
     url = f"{host}/v1/endpoints/{name}/predict"
     bearer = ' \\\n  -H "Authorization: Bearer $REPROG_API_KEY"' if keys else ""
+    if record is not None:
+        body = json.dumps({"inputs": [record]}, ensure_ascii=False)
+        quoted = shlex.quote(body)
+        line = f'curl -sS {url}{bearer} \\\n  -H "Content-Type: application/json" -d {quoted}'
+        return [Snippet("curl", "sh", line), Snippet("Python", "python", _python(url, keys, body))]
     key = "$REPROG_API_KEY" if keys else "none"
     curl = f'curl -sS {url}{bearer} \\\n  -H "Content-Type: image/png" --data-binary @image.png'
     azure = (
@@ -40,7 +47,7 @@ def of_endpoint(host: str, name: str, *, keys: bool) -> list[Snippet]:
     )
     return [
         Snippet("curl", "sh", curl),
-        Snippet("Python", "python", _python(url, keys)),
+        Snippet("Python", "python", _python(url, keys, None)),
         Snippet("Hugging Face", "python", _hub(host, name, keys), "huggingface_hub"),
         Snippet("Azure Custom Vision", "sh", azure),
         Snippet("Clarifai", "sh", clarifai),
@@ -51,9 +58,10 @@ def of_endpoint(host: str, name: str, *, keys: bool) -> list[Snippet]:
 _BASE64 = '"$(base64 < image.png | tr -d "\\n")"'
 
 
-def _python(url: str, keys: bool) -> str:
+def _python(url: str, keys: bool, body: str | None) -> str:
     imports = ["import json", *(["import os"] if keys else []), "import urllib.request"]
-    headers = '"Content-Type": "image/png"'
+    headers = f'"Content-Type": "{"application/json" if body else "image/png"}"'
+    read = 'open("image.png", "rb").read()' if body is None else f"{body!r}.encode()"
     if keys:
         headers += ', "Authorization": "Bearer " + os.environ["REPROG_API_KEY"]'
     return "\n".join(
@@ -62,8 +70,8 @@ def _python(url: str, keys: bool) -> str:
             "",
             f'url = "{url}"',
             f"headers = {{{headers}}}",
-            'image = open("image.png", "rb").read()',
-            "with urllib.request.urlopen(urllib.request.Request(url, image, headers)) as answer:",
+            f"asked = {read}",
+            "with urllib.request.urlopen(urllib.request.Request(url, asked, headers)) as answer:",
             '    print(json.load(answer)[0], answer.headers["X-Cost"])',
         ]
     )

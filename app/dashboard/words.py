@@ -57,6 +57,11 @@ BASELINES = {
     "linear_head": ("Linear head", "the plain image, a linear model on its scores; 1 query"),
     "raw_pixels": ("Your pixels alone", "the best classic model on pixels; needs no API"),
 }
+PARTS = {
+    "scores": "Scores of the views alone",
+    "scores_and_pixels": "Scores, and pixels beside them",
+    "pixels": "Pixels alone",
+}
 METHODS = {
     "auto": ("Automatic", "The best known recipe for your budget. Start here."),
     "race": ("Program race", "Many programs start, the weak ones drop out, the best are combined."),

@@ -40,6 +40,7 @@ __all__ = [
     "TableEncoder",
     "fit",
     "from_config",
+    "shape",
 ]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -106,6 +107,30 @@ def from_config(config: Mapping[str, Any]) -> Encoder:
     if kind == "sequence":
         return SequenceEncoder(str(config["alphabet"]), int(config["length"]), bool(config["fixed"]))
     raise ValueError(f"no records are called {kind!r}")
+
+
+def shape(encoder: Encoder | None) -> dict[str, Any]:
+    """What predict takes, as JSON values: kind, the columns of a table (name, type, values of a category),
+    length of series and sequences (the longest that is read in full where not `fixed`), and an example.
+    None: images."""
+    found: dict[str, Any] = {"kind": "image", "columns": None, "length": None, "fixed": None, "example": None}
+    if encoder is None:
+        return found
+    found["kind"] = encoder.kind
+    if isinstance(encoder, TableEncoder):
+        columns = [
+            {"name": c.name, "type": "number" if c.numeric else "category", "values": list(c.categories)}
+            for c in encoder.columns
+        ]
+        return found | {"columns": columns, "example": {c.name: c.usual for c in encoder.columns}}
+    if isinstance(encoder, SeriesEncoder):
+        wave = np.sin(np.arange(encoder.length) / 3) / 2 + 0.5
+        values = encoder.low + (encoder.high - encoder.low) * wave
+        found["example"] = [float(f"{value:.4g}") for value in values]
+    elif isinstance(encoder, SequenceEncoder):
+        found["example"] = (encoder.alphabet * encoder.length)[: encoder.length]
+    config = encoder.config()
+    return found | {"length": config["length"], "fixed": config["fixed"]}
 
 
 # ---------------------------------------------------------------- series: a line and a recurrence picture

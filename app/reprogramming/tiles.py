@@ -60,6 +60,11 @@ class Column:
     def median(self) -> float:
         return float(np.interp(0.5, self.ranks, self.knots))
 
+    @property
+    def usual(self) -> Cell:
+        """A value to show: about the median, or the first category; None where there was none."""
+        return float(f"{self.median:.4g}") if self.numeric else next(iter(self.categories), None)
+
     def cell(self, value: object) -> Cell:
         """A JSON value as a cell. Raises ValueError."""
         if value is None or (isinstance(value, str) and not value.strip()):

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
+import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,11 +94,46 @@ def check(service: Service, job: dict[str, Any], name: str) -> list[dict[str, An
     return items["data"]
 
 
+def say_what_it_takes(service: Service, name: str, words: str) -> dict[str, Any]:
+    """The endpoint's `input`; its example is read by REST, by the page's form and by the line to copy."""
+    takes = service.ok("GET", f"/v1/endpoints/{name}")["input"]
+    body = {"inputs": [takes["example"]]}
+    answer = predict(service, name, body)
+    assert answer.status_code == 200, answer.text
+    [best, *_], *others = answer.json()
+    assert others == []
+    home = {"origin": str(service.client.base_url).rstrip("/")}
+    page = service.client.get(f"/endpoints/{name}").text
+    assert words in page
+    offered = html.unescape(re.findall(r"<textarea[^>]*>(.*?)</textarea>", page, re.DOTALL)[0])
+    assert json.loads(offered) == body
+    shown = service.client.post(f"/endpoints/{name}/predict", files={"inputs": (None, offered)}, headers=home)
+    assert f"<span>{best['label']}</span>" in shown.text
+    assert "0 queries paid" in shown.text
+    wrong = {"inputs": (None, '{"inputs": [{"strange": 1}]}')}
+    refused = service.client.post(f"/endpoints/{name}/predict", files=wrong, headers=home)
+    assert (refused.status_code, "strange&#34;: 1}]}</textarea>" in refused.text) == (422, True), refused.text
+    assert 'role="alert"' in refused.text
+    snippets = re.findall(r"<h3>([\w ]+)</h3><div class=\"copy\"><pre[^>]*>(.*?)</pre>", page, re.DOTALL)
+    assert [title for title, _ in snippets] == ["curl", "Python"]
+    for command, (_, text) in zip((["bash", "-c"], [sys.executable, "-c"]), snippets, strict=True):
+        line = [*command, html.unescape(text)]
+        quiet = os.environ | {"no_proxy": "127.0.0.1"}
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=True, env=quiet)
+        assert best["label"] in done.stdout, done.stdout + done.stderr
+    return takes
+
+
 def test_rows_of_a_table(service: Service) -> None:
     job = finished(service, table(), "rows", "table")
     raw = job["metrics"]["baselines"]["raw_pixels"]
     assert raw["accuracy"] >= 0.75, "fitted on the numbers themselves"
     check(service, job, "rows")
+    takes = say_what_it_takes(service, "rows", "takes rows of a table")
+    assert [(one["name"], one["type"]) for one in takes["columns"]] == [
+        ("size", "number"), ("weight", "number"), ("colour", "category"),
+    ]  # fmt: skip
+    assert takes["columns"][2]["values"] == ["blue", "green", "red"]
     one = predict(service, "rows", {"inputs": {"size": 2.5, "weight": None, "colour": "red"}})
     assert {found["label"] for found in one.json()} == {"big", "small"}
     assert predict(service, "rows", {"inputs": [2.5, 0.1, "RED"]}).status_code == 200
@@ -112,6 +153,8 @@ def test_symbol_sequences(service: Service) -> None:
     job = finished(service, samples.motifs(200, 0), "dna", "sequence")
     assert job["metrics"]["baselines"]["raw_pixels"]["accuracy"] > 0.6
     check(service, job, "dna")
+    takes = say_what_it_takes(service, "dna", "takes sequences")
+    assert (takes["kind"], takes["length"], takes["fixed"]) == ("sequence", 60, True)
     refused = predict(service, "dna", {"inputs": ["ACGT"]})
     assert (refused.status_code, refused.json()["code"]) == (422, "wrong_shape")
     assert "4 symbols, not 60" in refused.json()["detail"]
@@ -124,6 +167,8 @@ def test_symbol_sequences(service: Service) -> None:
 def test_series(service: Service) -> None:
     job = finished(service, samples.beats(160, 0), "beats", "series")
     check(service, job, "beats")
+    takes = say_what_it_takes(service, "beats", "takes series")
+    assert (takes["kind"], takes["length"], takes["fixed"]) == ("series", 64, True)
     single = predict(service, "beats", {"inputs": [None, *np.sin(np.arange(63) / 5).tolist()]})
     assert [set(found) for found in single.json()] == [{"label", "score"}] * 2
     refused = predict(service, "beats", {"inputs": [[1, 2, 3]]})

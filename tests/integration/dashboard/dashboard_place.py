@@ -200,5 +200,6 @@ def _report() -> dict[str, Any]:
             "beats_pixels": True,
             "p_value": 0.01,
             "sentence": "Adds 12 points.",
+            "parts": {"program": judged, "pixels": judged | {"accuracy": 0.5}, "scores_and_pixels": judged},
         },
     }

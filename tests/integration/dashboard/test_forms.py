@@ -136,6 +136,28 @@ async def test_endpoint_forms(full: SimpleNamespace) -> None:
         assert "$2.00" in (await client.get("/endpoints/digits")).text
 
 
+async def test_an_endpoints_canary_says_what_its_last_run_found(full: SimpleNamespace) -> None:
+    endpoints = full.place.house.endpoints
+    async with full.place.client() as client:
+        given = {"canary_queries": "3", "canary_minutes": "30"}
+        assert (await client.post("/endpoints/digits/change", data=given)).status_code == 303
+        page = (await client.get("/endpoints/digits")).text
+        assert "waiting for its first run" in page
+        assert "3 fixed queries every 30 min" in page
+        watch, job = endpoints.canaries.get(endpoints.get("digits").id), full.job
+        last = {"at": "2026-01-02T03:04:05Z", "moved": 0.125}
+        endpoints.canaries.record(watch, job, state="degraded", last=last, baseline=None, version=2)
+        page = (await client.get("/endpoints/digits")).text
+        assert "Degraded: its canary" in page
+        assert "2 Jan 2026, 03:04 UTC</time>: scores moved 12.5 % at most, 2.0 % are allowed" in page
+        assert "degraded" in (await client.get("/endpoints")).text
+        last = {"at": "2026-01-02T03:34:05Z", "error": {"code": "unavailable", "detail": "No answer."}}
+        endpoints.canaries.record(watch, job, state="degraded", last=last, baseline=None, version=2)
+        assert "03:34 UTC</time>: No answer." in (await client.get("/endpoints/digits")).text
+        await client.post("/endpoints/digits/change", data={"canary_queries": "0"})
+        assert "Fixed queries on a schedule" in (await client.get("/endpoints/digits")).text
+
+
 @pytest.mark.parametrize("origin", [None, "https://elsewhere.example", "null"])
 async def test_forms_of_other_sites_do_nothing(full: SimpleNamespace, origin: str | None) -> None:
     headers = {} if origin is None else {"origin": origin}

@@ -15,6 +15,7 @@ from sqlalchemy import insert
 
 from app.dashboard import job as job_pages
 from app.dashboard.web import POLICY
+from app.dashboard.words import PARTS
 from app.storage import tables
 from app.storage.database import write
 
@@ -181,6 +182,15 @@ async def test_the_reference_names_every_route(place: Place) -> None:
         page = (await client.get("/docs")).text
         paths = (await client.get("/openapi.json")).json()["paths"]
     assert [path for path in paths if path not in page] == []
+
+
+async def test_a_verdict_says_what_its_parts_are_worth(full: SimpleNamespace) -> None:
+    async with full.place.client() as client:
+        page = (await client.get(f"/jobs/{full.job}")).text
+    rows = re.findall(r"<tr><td>(Scores[^<]*|Pixels alone)(.*?)</tr>", page)
+    assert [name.strip() for name, _ in rows] == list(PARTS.values())
+    assert ["this program" in rest for _, rest in rows] == [True, False, False]
+    assert "50.0 %" in rows[2][1]
 
 
 async def test_many_classes_are_listed_by_their_confusions(
