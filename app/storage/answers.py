@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +26,16 @@ class Answers:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._by_file: bool | None = None  # a migration decides, so once is enough
 
-    @cached_property
+    @property
     def by_file(self) -> bool:
         """Whether there are answers of an older release, keyed by the file sent. Raises Unusable."""
-        with read(self._engine) as connection:
-            return connection.execute(select(tables.file_keys.c.last_answer)).first() is not None
+        if self._by_file is None:
+            with read(self._engine) as connection:
+                found = connection.execute(select(tables.file_keys.c.last_answer)).first()
+            self._by_file = found is not None
+        return self._by_file
 
     def get(self, keys: Sequence[bytes]) -> Mapping[bytes, Row]:
         """The rows of those of `keys` (20 bytes each) that are known. Raises Unusable."""
