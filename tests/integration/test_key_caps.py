@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from app.errors import BadRequest, BudgetExhausted, Conflict
+from app.storage import database
 from app.storage.budget import Ledger
 from app.storage.database import migrate, open_engine
 from app.storage.keys import KeyLimits, Keys
@@ -92,10 +93,21 @@ def test_a_cap_set_later_counts_what_was_spent_and_stops_other_currencies(engine
     ask(ledger, "job_eur", 1)
 
 
-def test_the_rate_is_shared_and_lets_a_second_burst(engine: Engine) -> None:
+def test_the_rate_is_shared_and_lets_a_second_burst(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     record, _ = Keys(engine).create("ci", ["read"], KeyLimits(requests_per_second=5))
     processes = [Keys(engine), Keys(engine)]
+    with database.read(engine) as connection:
+        clock = database.now(connection)
+    stands = clock  # a slow machine must not earn requests between two of these
+    monkeypatch.setattr("app.storage.keys.now", lambda _: stands)
     waits = [processes[n % 2].wait(record) for n in range(7)]
     assert waits[:5] == [0.0] * 5
-    assert all(0 < wait <= 0.2 for wait in waits[5:])
+    assert waits[5:] == pytest.approx([0.2, 0.2], abs=1e-3)  # a refusal costs nothing
+    stands = clock + 0.21
+    assert processes[0].wait(record) == 0.0
+    assert processes[1].wait(record) == pytest.approx(0.19, abs=1e-3)
+    monkeypatch.undo()
+    seldom, _ = Keys(engine).create("seldom", ["read"], KeyLimits(requests_per_second=0.001))
+    assert processes[0].wait(seldom) == 0.0
+    assert 900 < processes[1].wait(seldom) <= 1000  # by the database's own clock
     assert Keys(engine).wait(Keys(engine).create("free", ["read"])[0]) == 0.0
