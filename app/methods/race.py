@@ -31,6 +31,7 @@ FEW_VIEWS = 2  # up to here neighbours are drawn
 PARENTS = 6  # at least so many candidates have neighbours drawn
 MANY_LABELS = 20  # from here on a few candidates do: each view says enough
 FEW_CANDIDATES, MOST_CANDIDATES = 12, 200
+PER_VIEW = 4  # and so few candidates per view, of which the second round keeps more than are chosen
 BLOCK = 1000  # queries between checkpoints
 
 
@@ -105,7 +106,8 @@ class Race:
         first = min(shape.train, max(self.options.images, 5 * shape.target_labels))
         second = min(shape.train, first * 5 // 2)
         many = shape.source_labels is not None and shape.source_labels >= MANY_LABELS
-        count = self.options.candidates or (FEW_CANDIDATES if many else MOST_CANDIDATES)
+        few = max(FEW_CANDIDATES, PER_VIEW * views)
+        count = self.options.candidates or (few if many else MOST_CANDIDATES)
         while count >= max(2 * views, 4):
             rounds = Rounds(count, first, max(views, -(-count // KEEP)), second, views)
             if sum(stage.queries for stage in rounds.stages(shape)[1:]) <= free:

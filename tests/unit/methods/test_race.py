@@ -56,8 +56,15 @@ def test_neighbours_are_for_few_views() -> None:
 
 
 def test_many_source_labels_need_few_candidates() -> None:
-    many = Race().rounds(Shape(400, 100, 10, 1000, 50_000, 4))
-    assert many.candidates == 12
+    many = Shape(400, 100, 10, 1000, 50_000, 2)
+    assert Race().rounds(many).candidates == 12
+
+
+def test_all_views_that_may_be_asked_are_raced_for() -> None:
+    """Four candidates a view, more than the second round keeps, with many source labels too."""
+    rounds = Race().rounds(Shape(400, 100, 7, 1000, 10_000, 8))
+    assert (rounds.candidates, rounds.views) == (32, 8)
+    assert rounds.kept > rounds.views
 
 
 def test_money_for_less_than_a_race_buys_unselected_views() -> None:
