@@ -20,7 +20,7 @@ from app.reprogramming.splits import fold_numbers
 Floats = NDArray[np.float64]
 Solution: TypeAlias = tuple[Floats, Floats]  # weights (r, T) on principal axes, bias (T,)
 
-PENALTIES = (1e-1, 1e-2, 1e-3)  # of the squared weights, for features of unit variance and a mean loss
+PENALTIES = (1.0, 1e-1, 1e-2, 1e-3)  # of the squared weights, for features of unit variance and a mean loss
 FOLDS = 3
 STEPS = 60  # of L-BFGS, at most; a fit inside cross-validation is stopped sooner
 FOLD_STEPS = 15
