@@ -155,7 +155,7 @@ class House:
             jobs=self.jobs,
             endpoints=self.endpoints,
             keys=self.keys,
-            audit=Audit(self.engine),
+            audit=Audit(self.engine, self.ledger.submit),
             webhooks=self.webhooks,
             idempotency=self.idempotency,
             runner=self.runner,

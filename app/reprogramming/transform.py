@@ -205,6 +205,8 @@ def _render_group(views: Sequence[View], images: Images, outs: Sequence[Images])
 def _paint_frame(view: View, shift: Floats | None, out: Images) -> None:
     """What surrounds the placed image: the same for every image."""
     top, left, side = view.box()
+    if side == view.size:
+        return
     padding = np.broadcast_to(np.asarray(view.padding, dtype=np.float32), out.shape[1:])
     frame = _pixels(padding if shift is None else padding + shift)
     for y, x in (

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Connection, Engine, insert, select
 
 from app.storage import tables
 from app.storage.database import now, read, write
 from app.storage.together import Together
 
 _audit = tables.audit
+_PUT = insert(_audit)
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,19 @@ class AuditLine:
     currency: str | None
 
 
+@dataclass(frozen=True)
+class Note:
+    """A line to be written."""
+
+    values: Mapping[str, Any]
+
+
 class Audit:
-    def __init__(self, engine: Engine) -> None:
+    """`submit` writes notes in transactions that are made anyway (the ledger's); by default in its own."""
+
+    def __init__(self, engine: Engine, submit: Callable[[Note], Future[int]] | None = None) -> None:
         self._engine = engine
-        self._line = Together[dict[str, Any]](self._insert, "audit")
+        self._submit = submit or Together[Note](self._insert, "audit").submit
 
     def add(
         self,
@@ -57,13 +67,12 @@ class Audit:
             "cost_micros": cost_micros,
             "currency": currency,
         }
-        return self._line.submit(line)
+        return self._submit(Note(line))
 
-    def _insert(self, lines: Sequence[dict[str, Any]]) -> list[int]:
+    def _insert(self, notes: Sequence[Note]) -> list[int]:
         with write(self._engine) as connection:
-            clock = now(connection)
-            connection.execute(insert(_audit), [{"at": clock, **line} for line in lines])
-        return [1] * len(lines)
+            put(connection, notes)
+        return [1] * len(notes)
 
     def list(
         self,
@@ -87,3 +96,10 @@ class Audit:
         with read(self._engine) as connection:
             rows: list[dict[str, Any]] = [dict(row) for row in connection.execute(query).mappings()]
         return [AuditLine(**row) for row in rows]
+
+
+def put(connection: Connection, notes: Sequence[Note]) -> None:
+    """Write the lines, in the caller's transaction."""
+    if notes:
+        clock = now(connection)
+        connection.execute(_PUT, [{"at": clock, **note.values} for note in notes])

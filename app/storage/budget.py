@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Engine, and_, exists, or_, select, update
 
 from app.contracts import Cost, Reserve, Settle
-from app.errors import Conflict, NotFound
-from app.storage import tables
+from app.errors import Conflict, NotFound, Unusable
+from app.storage import audit, tables
+from app.storage.audit import Note
 from app.storage.booking import OPEN, add, commit, open_scopes
 from app.storage.database import now, read, write
 from app.storage.together import Together
@@ -55,7 +56,7 @@ class Ledger:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._line = Together[Reserve | Settle](self._commit, "ledger")
+        self._line = Together[Reserve | Settle | Note](self._commit, "ledger")
 
     # ---------------------------------------------------------------- caps and sums
 
@@ -203,16 +204,38 @@ class Ledger:
             lost = [Settle(i, (), 0, images, "unknown", None, None, "abandoned") for i, images in open_ones]
             return sum(result == 1 for result in commit(connection, lost)) if lost else 0
 
-    def submit(self, operation: Reserve | Settle) -> Future[int]:
-        """`reserve` or `settle` without blocking; the future's value is theirs."""
+    def submit(self, operation: Reserve | Settle | Note) -> Future[int]:
+        """`reserve`, `settle` or a line of the audit log without blocking; the future's value is theirs."""
         return self._line.submit(_sound(operation))
 
-    def _commit(self, group: Sequence[Reserve | Settle]) -> list[int | Exception]:
+    def _commit(self, group: Sequence[Reserve | Settle | Note]) -> list[int | Exception]:
+        """One transaction. What cannot be written, for another reason than that nothing can, spoils its own
+        operation only: the group is done again one by one."""
+        try:
+            return self._write(group)
+        except Unusable:
+            raise
+        except Exception:
+            if len(group) == 1:
+                raise
+        return [self._alone(operation) for operation in group]
+
+    def _alone(self, operation: Reserve | Settle | Note) -> int | Exception:
+        try:
+            return self._write([operation])[0]
+        except Exception as error:
+            return error
+
+    def _write(self, group: Sequence[Reserve | Settle | Note]) -> list[int | Exception]:
+        booked = [operation for operation in group if not isinstance(operation, Note)]
+        notes = [operation for operation in group if isinstance(operation, Note)]
         with write(self._engine) as connection:
-            return commit(connection, group)
+            results = iter(commit(connection, booked) if booked else ())
+            audit.put(connection, notes)
+        return [1 if isinstance(operation, Note) else next(results) for operation in group]
 
 
-def _sound(operation: Reserve | Settle) -> Reserve | Settle:
+def _sound(operation: Reserve | Settle | Note) -> Reserve | Settle | Note:
     if isinstance(operation, Reserve) and (operation.images < 1 or operation.price_micros < 0):
         raise ValueError("an attempt has at least one image and no negative price")
     return operation

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
 
-from app.contracts import Cost
+from app.contracts import Cost, Reserve, Settle
 from app.errors import BudgetExhausted, Conflict, Crowded, NotFound
 from app.storage.answers import Answers
+from app.storage.audit import Audit, Note
 from app.storage.budget import Ledger
 from app.storage.database import check_migrations, migrate, open_engine
 
@@ -17,11 +20,16 @@ PRICE = 1_200
 
 
 @pytest.fixture
-def ledger(database_url: str) -> Iterator[Ledger]:
+def engine(database_url: str) -> Iterator[Engine]:
     migrate(database_url)
     engine = open_engine(database_url)
-    yield Ledger(engine)
+    yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def ledger(engine: Engine) -> Ledger:
+    return Ledger(engine)
 
 
 def reserve(ledger: Ledger, scope: str = "job_1", images: int = 1, **keywords: int) -> int:
@@ -169,3 +177,26 @@ def test_cached_queries_are_counted(ledger: Ledger) -> None:
     ledger.open("job_1", None, None)
     ledger.count_cached("job_1", 7)
     assert ledger.cost("job_1").cached_queries == 7
+
+
+def test_audit_lines_ride_along_and_a_bad_one_harms_nobody(ledger: Ledger, engine: Engine) -> None:
+    line = {"key_id": "k", "action": "a", "resource": "", "request_id": "r", "status": 200, "cost_micros": 0}
+    ledger.open("job", None, None)
+    intent = Reserve("job", "con", 1, 3, PRICE, "step")
+    attempt, written = ledger._commit([intent, Note(line)])
+    assert written == 1
+    assert isinstance(attempt, int)
+    settle = Settle(attempt, (), 3, 0, "answered")
+    again, bad, closed, good = ledger._commit([intent, Note(line | {"key_id": None}), settle, Note(line)])
+    assert isinstance(again, int)
+    assert isinstance(bad, IntegrityError)
+    assert (closed, good) == (1, 1)
+    cost = ledger.cost("job")
+    assert (cost.queries_spent, cost.queries_reserved) == (3, 3)
+    assert len(Audit(engine).list()) == 2
+    assert (
+        Audit(engine, ledger.submit)
+        .add(key_id="k", action="a" * 99, resource="", request_id="r", status=200)
+        .result()
+        == 1
+    )
