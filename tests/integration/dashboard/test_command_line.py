@@ -224,6 +224,15 @@ def test_every_operation_is_a_verb_and_every_verb_an_operation(shell: Shell, nam
     assert asked - offered == set(), "a verb asks for what is not offered"
 
 
+def test_the_page_on_the_command_line_names_every_verb() -> None:
+    rows = re.findall(
+        r"^\| `reprog (\w+)` \| `(.*)` \|$", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE
+    )
+    told = {f"{group} {verb.split()[0]}" for group, listed in rows for verb in re.split(", ", listed)}
+    assert verbs() - told == set()
+    assert told - verbs() == set()
+
+
 def read_json(text: str) -> None:
     """One document, or one a line."""
     try:
