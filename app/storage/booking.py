@@ -55,6 +55,10 @@ _LOCK_BUDGETS = (
     .order_by(_budgets.c.scope)
     .with_for_update()
 )
+_TIMED = {  # the clock comes along where asking for it would be a way to the server, with the rows locked
+    "sqlite": _LOCK_BUDGETS,
+    "postgresql": _LOCK_BUDGETS.add_columns(func.extract("epoch", func.clock_timestamp()).label("clock")),
+}
 _UNDER_WAY = (
     select(_attempts.c.connection_id, func.count())
     .where(OPEN, _attempts.c.connection_id.in_(bindparam("accounts", expanding=True)))
@@ -71,7 +75,7 @@ def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[in
     attempts = _lock_attempts(connection, [op.attempt_id for op in settles])
     budgets = _lock_all(connection, reserves, attempts)
     before = {scope: dict(row) for scope, row in budgets.items()}
-    clock = now(connection)
+    clock = _clock(connection, budgets)
     holders = _holders(connection, {op.scope for op in reserves if op.fence})
     under_way = _under_way(connection, {op.connection_id for op in reserves if op.at_once})
     taken = claims.taken(connection, [pair for op in reserves for pair in op.keys], clock)
@@ -146,8 +150,14 @@ def _lock_or_open(
 
 
 def _lock_budgets(connection: Connection, scopes: Iterable[str]) -> dict[str, dict[str, Any]]:
-    rows = connection.execute(_LOCK_BUDGETS, {"scopes": list(scopes)}).mappings()
+    rows = connection.execute(_TIMED[connection.dialect.name], {"scopes": list(scopes)}).mappings()
     return {row["scope"]: dict(row) for row in rows}
+
+
+def _clock(connection: Connection, budgets: Mapping[str, dict[str, Any]]) -> float:
+    """The time when the locks were asked for, UTC epoch seconds."""
+    known = [row["clock"] for row in budgets.values() if "clock" in row]
+    return float(max(known)) if known else now(connection)
 
 
 def _holders(connection: Connection, scopes: set[str]) -> dict[str, tuple[int, str]]:

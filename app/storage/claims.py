@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import Connection, bindparam, delete, literal_column, select, union_all
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.errors import Taken
@@ -34,12 +34,12 @@ class Known:
 
 
 # Built once: a statement is looked up by its parts each time it is built.
-_HELD = (
-    select(_claims.c.key)
+_KNOWN = union_all(
+    select(_claims.c.key, literal_column("1").label("held"))
     .join(_attempts, _attempts.c.id == _claims.c.attempt_id)
-    .where(_attempts.c.sent_at > bindparam("since"), _claims.c.key.in_(bindparam("keys", expanding=True)))
+    .where(_attempts.c.sent_at > bindparam("since"), _claims.c.key.in_(bindparam("claims", expanding=True))),
+    select(_answers.c.key, literal_column("0")).where(_answers.c.key.in_(bindparam("keys", expanding=True))),
 )
-_THERE = select(_answers.c.key).where(_answers.c.key.in_(bindparam("keys", expanding=True)))
 _RELEASE = delete(_claims).where(_claims.c.attempt_id.in_(bindparam("attempts", expanding=True)))
 
 
@@ -57,9 +57,10 @@ def taken(connection: Connection, keys: Sequence[tuple[bytes, bytes]], clock: fl
     known, since = Known(), clock - FORGOTTEN_SECONDS
     for start in range(0, len(keys), _CHUNK):
         some = keys[start : start + _CHUNK]
-        held = connection.execute(_HELD, {"since": since, "keys": [claim for claim, _ in some]})
-        known.claimed |= set(held.scalars())
-        known.answered |= set(connection.execute(_THERE, {"keys": [key for _, key in some]}).scalars())
+        claims, answers = [claim for claim, _ in some], [key for _, key in some]
+        asked = {"since": since, "claims": claims, "keys": answers}
+        for key, held in connection.execute(_KNOWN, asked):
+            (known.claimed if held else known.answered).add(key)
     return known
 
 
