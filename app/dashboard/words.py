@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from app.jobs.report import BASELINES
 from app.reprogramming.metrics import wilson
 
 _SIGNS = {"USD": "$", "EUR": "€", "GBP": "£"}
@@ -50,12 +51,6 @@ STATE_WORDS = {
     "succeeded": "Done: learned, tested once on images it never saw.",
     "failed": "It could not go on. Paid answers are kept: a clone asks nothing twice.",
     "cancelled": "Stopped for good. Programs stored so far stay.",
-}
-BASELINES = {
-    "majority": ("Commonest class", "always answers the class that is most frequent; asks nothing"),
-    "mapping_only": ("Label mapping alone", "the plain image, source labels grouped; 1 query"),
-    "linear_head": ("Linear head", "the plain image, a linear model on its scores; 1 query"),
-    "raw_pixels": ("Your pixels alone", "the best classic model on pixels; needs no API"),
 }
 PARTS = {
     "scores": "Scores of the views alone",

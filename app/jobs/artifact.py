@@ -13,12 +13,18 @@ import orjson
 from app.contracts import Images
 from app.errors import BadRequest
 from app.gateway.encoding import encode
+from app.jobs.report import BASELINES
 from app.reprogramming import program as programs
 from app.reprogramming.program import Program
 
 FORMAT = "reprog.artifact/1"
 PROGRAM, CONFIG = "program.safetensors", "config.json"
 _LARGEST_CONFIG = 4 * 2**20
+#: Where a provider's model says its name.
+_NAMES = (
+    "model_id", "published_name", "model", "model_name", "models", "categorizer_id", "project_version_arn",
+    "operation", "feature",
+)  # fmt: skip
 _EPOCH = (2020, 1, 1, 0, 0, 0)  # equal programs make equal zips
 
 
@@ -128,30 +134,43 @@ def card(program: Program, facts: dict[str, Any]) -> str:
     """The model card: what it is, what it was judged on, what it costs to ask."""
     job, source = facts.get("job") or {}, facts.get("connection") or {}
     metrics = facts.get("metrics") or {}
-    lines = [
+    asked = "1 query" if len(program.views) == 1 else f"{len(program.views)} queries"
+    return "\n".join([
         f"# {job.get('name', 'A reprogrammed model')}",
         "",
-        f"A program that turns the source model `{orjson.dumps(source.get('model', {})).decode()}` of "
-        f"`{source.get('provider', 'unknown')}` into a classifier of {len(program.target_labels)} classes: "
+        f"A program that turns {_named(source)} into a classifier of {len(program.target_labels)} classes: "
         f"{', '.join(program.target_labels)}.",
         "",
-        f"One prediction asks {len(program.views)} queries. Without that model the program does nothing.",
+        f"One prediction asks {asked}. Without that model the program does nothing.",
         "",
-        "| on the test split | accuracy | 95 % interval |",
-        "|---|---|---|",
-    ]
-    judged = {"the program": metrics.get("test"), **(metrics.get("baselines") or {})}
-    for name, found in judged.items():
-        if found:
+        *_judged(metrics, facts.get("checkpoint_id")),
+        "",
+        "Files: `program.safetensors` (arrays), `config.json` (the source model in full, and all else), "
+        "`mapping.csv` (source label to target label), `program.png` (the views, overlays amplified).",
+        "",
+    ])  # fmt: skip
+
+
+def _named(source: dict[str, Any]) -> str:
+    """The source model in a few words; `config.json` has every member."""
+    model: dict[str, Any] = source.get("model") or {}
+    name = next((model[key] for key in _NAMES if model.get(key)), None)
+    which = f"the source model `{name}`" if name else "the source model"
+    return f"{which} of {str(source.get('provider') or 'an unknown provider').replace('_', ' ')}"
+
+
+def _judged(metrics: dict[str, Any], checkpoint_id: str | None) -> list[str]:
+    """Lines with the accuracy of the program and its baselines on the test split, and the verdict."""
+    best: dict[str, Any] = metrics.get("best") or {}
+    if checkpoint_id and best.get("checkpoint_id", checkpoint_id) != checkpoint_id:
+        return ["It is not the program that the job tested: how good it is, is not told here."]
+    lines = ["| on the test split | accuracy | 95 % interval |", "|---|---|---|"]
+    rivals: dict[str, Any] = metrics.get("baselines") or {}
+    for name, found in {"the program": metrics.get("test"), **rivals}.items():
+        if found and "accuracy" in found:
+            short, what = BASELINES.get(name, (name, ""))
             low, high = found["ci95"]
-            lines.append(f"| {name} | {found['accuracy']:.4f} | {low:.4f} to {high:.4f} |")
-    verdict = metrics.get("verdict") or {}
-    if sentence := verdict.get("sentence"):
-        lines += ["", sentence]
-    lines += [
-        "",
-        "Files: `program.safetensors` (arrays), `config.json` (everything else), `mapping.csv` (source label "
-        "to target label), `program.png` (the views, overlays amplified).",
-        "",
-    ]
-    return "\n".join(lines)
+            said = f"{short.lower()}: {what}" if what else short
+            lines.append(f"| {said} | {found['accuracy']:.4f} | {low:.4f} to {high:.4f} |")
+    sentence = (metrics.get("verdict") or {}).get("sentence")
+    return [*lines, "", sentence] if sentence else lines

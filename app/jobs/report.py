@@ -22,6 +22,14 @@ FINAL_STEP = 2**30  # the checkpoint of the finished program sorts after every s
 LEARNING: tuple[Split, ...] = ("train", "val")
 ROUNDS = 300  # of the bootstrap intervals
 
+#: name -> (short, what it is)
+BASELINES = {
+    "majority": ("Commonest class", "always answers the class that is most frequent; asks nothing"),
+    "mapping_only": ("Label mapping alone", "the plain image, source labels grouped; 1 query"),
+    "linear_head": ("Linear head", "the plain image, a linear model on its scores; 1 query"),
+    "raw_pixels": ("Your pixels alone", "the best classic model on pixels; needs no API"),
+}
+
 NO_VERDICT: dict[str, Any] = {
     "program_helps": None,
     "p_value": None,

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import dataclasses
 import io
 import json
 import zipfile
 
+import numpy as np
 import pytest
 from api_house import CHECKPOINT_STEP, House, a_program, finish, is_problem
 
+from app.jobs import artifact
 from app.reprogramming import program as programs
+from app.reprogramming.mapping import group_mapping
 
 
 async def test_metrics_of_a_finished_job(house: House) -> None:
@@ -161,7 +165,11 @@ async def test_the_artifact_comes_back_in(house: House) -> None:
         config = json.loads(archive.read("config.json"))
         assert archive.read("program.safetensors") == programs.to_bytes(a_program())
         rows = list(csv.reader(io.StringIO(archive.read("mapping.csv").decode())))
-        assert "0.9000 | 0.8000 to 0.9500" in archive.read("README.md").decode()
+        card = archive.read("README.md").decode()
+    assert "| the program | 0.9000 | 0.8000 to 0.9500 |" in card
+    assert "turns the source model `nsfw-recognition` of clarifai into a classifier of 2 classes" in card
+    assert "One prediction asks 2 queries." in card
+    assert config["connection"]["model"]["user_id"] == "clarifai"
     assert rows[0] == ["view", "source_label", "mean", "scale", "dark", "light"]
     assert config["connection"]["id"] == job["connection_id"]
     assert b"pat-0123456789abcdef" not in answer.content
@@ -177,6 +185,29 @@ async def test_the_artifact_comes_back_in(house: House) -> None:
     assert made["connection_id"] == job["connection_id"]
     is_problem(await house.client.post(f"/v1/jobs/{imported['id']}/clone"), 409, "invalid_state")
     assert (await house.client.get(f"/v1/jobs/{imported['id']}/samples")).status_code == 404
+
+
+async def test_the_card_of_another_checkpoint_claims_nothing(house: House) -> None:
+    job = await house.finished_job()
+    saved = (await house.ok("GET", f"/v1/jobs/{job['id']}/checkpoints"))["data"]
+    path = f"/v1/jobs/{job['id']}/artifact?checkpoint_id={saved[-1]['id']}"
+    with zipfile.ZipFile(io.BytesIO((await house.client.get(path)).content)) as archive:
+        card = archive.read("README.md").decode()
+    assert "0.9000" not in card
+    assert "not the program that the job tested" in card
+
+
+def test_the_card_has_words_for_its_rivals() -> None:
+    judged = {"accuracy": 0.5, "ci95": [0.4, 0.6]}
+    metrics = {"test": judged, "baselines": {"raw_pixels": judged}, "verdict": {"sentence": "It helps."}}
+    program = dataclasses.replace(a_program(), views=a_program().views[:1], mapping=group_mapping(np.eye(2)))
+    card = artifact.card(program, {"metrics": metrics, "connection": {"provider": "custom_vision"}})
+    assert "| your pixels alone: the best classic model on pixels; needs no API | 0.5000 |" in card
+    assert "the source model of custom vision" in card
+    assert "One prediction asks 1 query." in card
+    assert "It helps." in card
+    unanswered = {"metrics": {"test": {"images": 0, "unanswered": 9}, "baselines": {}}}
+    assert "the program |" not in artifact.card(program, unanswered)
 
 
 def repacked(archive: bytes, old: bytes, new: bytes) -> bytes:
