@@ -67,9 +67,17 @@ _UNDER_WAY = (
 _INTENTS = insert(_attempts).returning(_attempts.c.id, sort_by_parameter_order=True)
 
 
+class Unopened(Exception):
+    """Accounts or keys have no budget row yet: nothing was done."""
+
+    def __init__(self, scopes: Sequence[str]) -> None:
+        super().__init__(scopes)
+        self.scopes = scopes
+
+
 def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[int | Exception]:
     """Do a group in its order. One result per operation: the new attempt's id or the refusal of a
-    reservation; 1 for a settlement that closed its attempt, 0 for one that came late."""
+    reservation; 1 for a settlement that closed its attempt, 0 for one that came late. Raises Unopened."""
     reserves = [op for op in group if isinstance(op, Reserve)]
     settles = [op for op in group if isinstance(op, Settle)]
     attempts = _lock_attempts(connection, [op.attempt_id for op in settles])
@@ -141,11 +149,11 @@ def _lock_all(
 def _lock_or_open(
     connection: Connection, scopes: set[str], wanted: Iterable[str]
 ) -> dict[str, dict[str, Any]]:
-    """The rows of `scopes`; those of `wanted` (accounts, keys) are opened without a cap."""
+    """The rows of `scopes`. Raises Unopened where some of `wanted` (accounts, keys) are missing: to open
+    them here would be to lock them out of order."""
     budgets = _lock_budgets(connection, scopes)
     if missing := sorted(set(wanted) - budgets.keys()):
-        open_scopes(connection, missing, None, None)
-        budgets = _lock_budgets(connection, scopes)
+        raise Unopened(missing)
     return budgets
 
 

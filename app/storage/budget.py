@@ -22,7 +22,7 @@ from app.contracts import Cost, Reserve, Settle
 from app.errors import Conflict, NotFound, Unusable
 from app.storage import audit, tables
 from app.storage.audit import Note
-from app.storage.booking import OPEN, add, commit, open_scopes
+from app.storage.booking import OPEN, Unopened, add, commit, open_scopes
 from app.storage.database import now, read, write
 from app.storage.together import Together
 
@@ -229,9 +229,15 @@ class Ledger:
     def _write(self, group: Sequence[Reserve | Settle | Note]) -> list[int | Exception]:
         booked = [operation for operation in group if not isinstance(operation, Note)]
         notes = [operation for operation in group if isinstance(operation, Note)]
-        with write(self._engine) as connection:
-            results = iter(commit(connection, booked) if booked else ())
-            audit.put(connection, notes)
+        while True:
+            try:
+                with write(self._engine) as connection:
+                    results = iter(commit(connection, booked) if booked else ())
+                    audit.put(connection, notes)
+                break
+            except Unopened as missing:
+                with write(self._engine) as connection:
+                    open_scopes(connection, missing.scopes, None, None)
         return [1 if isinstance(operation, Note) else next(results) for operation in group]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -200,3 +202,21 @@ def test_audit_lines_ride_along_and_a_bad_one_harms_nobody(ledger: Ledger, engin
         .result()
         == 1
     )
+
+
+def test_many_who_open_an_account_at_once_do_not_lock_each_other_out(ledger: Ledger, engine: Engine) -> None:
+    ledgers = [Ledger(engine) for _ in range(8)]  # as many processes: each with a line of its own
+    ledger.open("job_1", None, None)
+    together = Barrier(len(ledgers))
+
+    def buy(mine: Ledger) -> None:
+        for n in range(6):
+            together.wait(30)
+            mine.reserve(
+                "job_1", f"conn_{n}", fence=0, images=1, price_micros=PRICE, purpose="t", payer=f"key_{n}:USD"
+            )
+
+    with ThreadPoolExecutor(len(ledgers)) as pool:
+        list(pool.map(buy, ledgers))
+    assert ledger.cost("job_1").queries_reserved == 48
+    assert [ledger.cost(f"conn_{n}").queries_reserved for n in range(6)] == [8] * 6
