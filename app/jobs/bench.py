@@ -78,11 +78,12 @@ class Run:
     size: int  # side of the source image, pixels
     gateway: Gateway
     meter: Meter
-    best: float  # validation accuracy of the best program so far; -1 before the first
+    best: float  # validation accuracy of the best program so far, which need not rise; -1 before the first
     left_out: dict[str, list[int]]  # by split: images the provider will not score
     version: str  # of the source model, that the answers so far are of; "" before the first
     short: BudgetExhausted | None = None  # the money ended before a pass over a whole split did
     warned: set[str] = field(default_factory=set[str])  # codes of the concerns told in this segment
+    best_loss: float = 0.0  # its validation loss; 0: judged before this segment
     started: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:

@@ -217,6 +217,7 @@ def _advise(run: Run, problem: Problem, state: MethodState) -> bool:
         return False
     price = run.source.price
     document = counsel.expectation(problem, state, run.plan, price.micros, price.currency)
+    document |= {"settled": state.meta.get("settled", {})}  # what knobs that said "auto" came to
     return run.bench.jobs.expect(run.job_id, run.fence, document, pause=run.spec.limits.pause_after_probe)
 
 
@@ -292,9 +293,11 @@ def _checkpoint(run: Run, problem: Problem, state: MethodState) -> None:
         metrics=dict(state.metrics), queries=cost.queries_spent, spent_micros=cost.spent, phase=state.phase,
     )  # fmt: skip
     _warn(run, counsel.told(state))
-    accuracy = state.metrics.get("val_accuracy", -1.0)
-    if accuracy > run.best:
-        run.best = accuracy
+    if "val_accuracy" not in state.metrics:
+        return
+    accuracy, loss = state.metrics["val_accuracy"], state.metrics["val_loss"]
+    if accuracy != run.best or loss != (run.best_loss or loss):
+        run.best, run.best_loss = accuracy, loss
         _save_program(run, state.step, run.method.program(problem, state), dict(state.metrics))
 
 

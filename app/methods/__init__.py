@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from app.errors import BadRequest
 from app.methods.auto import Auto, AutoOptions
 from app.methods.baseline import Baseline, BaselineOptions
-from app.methods.descent import Descent
 from app.methods.knobs import BarOptions, CmaEsOptions, NesOptions, PriorOptions, SpsaOptions, ZooOptions
 from app.methods.options import Options
 from app.methods.problem import Method, Problem, Shape, Stage
 from app.methods.race import Race, RaceOptions
+from app.methods.scaled import Scaled
 from app.methods.views import Views, ViewsOptions
 
 #: Name -> options model, and the method made of its name and options.
@@ -22,12 +22,12 @@ METHODS: dict[str, tuple[type[Options], Callable[[str, Any], Method]]] = {
     "auto": (AutoOptions, Auto),
     "race": (RaceOptions, Race),
     "views": (ViewsOptions, Views),
-    "bar": (BarOptions, Descent),
-    "zoo": (ZooOptions, Descent),
-    "spsa": (SpsaOptions, Descent),
-    "nes": (NesOptions, Descent),
-    "cma_es": (CmaEsOptions, Descent),
-    "prior": (PriorOptions, Descent),
+    "bar": (BarOptions, Scaled),
+    "zoo": (ZooOptions, Scaled),
+    "spsa": (SpsaOptions, Scaled),
+    "nes": (NesOptions, Scaled),
+    "cma_es": (CmaEsOptions, Scaled),
+    "prior": (PriorOptions, Scaled),
     "baseline": (BaselineOptions, Baseline),
 }
 

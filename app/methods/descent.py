@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.contracts import Ask, MethodState, OptState, Scores, TargetScores
 from app.methods import choice, noise
-from app.methods.knobs import DescentOptions, MappingKind
+from app.methods.knobs import DescentOptions, MappingKind, given
 from app.methods.optimum import packed, unpacked
 from app.methods.problem import Problem, Shape, Stage
 from app.optimisers import AnyOptimiser
@@ -189,7 +189,7 @@ class Descent:
         """The mini-batch of a step: distinct training images."""
         count = len(problem.labels["train"])
         rng = np.random.default_rng([problem.seed, step, count])
-        return np.sort(rng.choice(count, min(self.options.batch_size, count), replace=False))
+        return np.sort(rng.choice(count, min(given(self.options.batch_size), count), replace=False))
 
     # ------------------------------------------------------------ judging
 
@@ -271,7 +271,7 @@ class Descent:
         knobs = self.options.program
         cells = knobs.size or 224 if knobs.resolution == "pixel" else knobs.resolution
         rows = self.options.optimiser().candidates(3 * cells**2 if dim is None else dim)
-        step = rows * min(self.options.batch_size, train)
+        step = rows * min(given(self.options.batch_size), train)
         look = val + train * refits
         every = self.options.evaluate_every or max(1, -(-EVALUATED * look // step))
         steps = max(0, (free - look) // step)

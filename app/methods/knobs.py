@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 from pydantic import Field
 
@@ -14,12 +14,28 @@ MappingKind = Literal["random", "frequency", "iterative", "bayesian", "linear", 
 REFITTED = ("iterative", "linear", "rbf")  # mappings that follow the program
 MOST_PER_CLASS = 10
 
-Directions = Annotated[int, Field(ge=1, le=1000, description="Random directions per step, q.")]
-Smoothing = Annotated[
-    float,
-    Field(gt=0, le=100, description="Size of the probing step; raised to about one grey level."),
+Auto: TypeAlias = Literal["auto"]
+Number = TypeVar("Number", int, float)
+Count = Annotated[int, Field(ge=1, le=1000)]
+Size = Annotated[float, Field(gt=0, le=100)]
+Batch = Annotated[int, Field(ge=1, le=10_000)]
+
+Directions = Annotated[
+    Count | Auto, Field(description="Random directions per step, q; auto: d / 10, 1 to 25, as money allows.")
 ]
-StepSize = Annotated[float, Field(gt=0, le=100, description="Step size.")]
+Smoothing = Annotated[
+    Size | Auto,
+    Field(description="Size of the probing step; raised to a grey level; auto: by d where it is a norm."),
+]
+StepSize = Annotated[
+    Size | Auto, Field(description="Step size; auto: as the estimate's norm asks, sqrt(q / d).")
+]
+
+
+def given(value: Number | Auto) -> Number:
+    """A knob that has a number by now (`scaled.settled`)."""
+    assert value != "auto", "not settled"
+    return value
 
 
 class MappingOptions(Options):
@@ -84,7 +100,10 @@ class ProgramOptions(Options):
 class DescentOptions(Options):
     """What all optimisers share."""
 
-    batch_size: Annotated[int, Field(ge=1, le=10_000, description="Training images per step.")] = 20
+    batch_size: Annotated[
+        Batch | Auto,
+        Field(description="Training images per step; auto: 5 to 20, by the budget."),
+    ] = 20
     evaluate_every: Annotated[
         int | None,
         Field(ge=1, description="Steps between validations; null: about a quarter of the queries validate."),
@@ -111,31 +130,35 @@ class BarOptions(DescentOptions):
     decay: Annotated[float, Field(gt=0, le=1, description="Factor on the step size per step.")] = 0.99
 
     def optimiser(self) -> AnyOptimiser:
-        return Bar(self.directions, self.smoothing, self.step_size, self.decay)
+        return Bar(given(self.directions), given(self.smoothing), given(self.step_size), self.decay)
 
 
 class ZooOptions(DescentOptions):
     """Coordinate descent (Chen et al. 2017)."""
 
-    coordinates: Annotated[int, Field(ge=1, le=1000, description="Coordinates moved per step.")] = 4
+    coordinates: Annotated[
+        Count | Auto, Field(description="Coordinates moved per step; auto: d / 10, 1 to 25, as money allows.")
+    ] = 4
     smoothing: Smoothing = 0.05
     step_size: StepSize = 0.05
     solver: Annotated[Literal["adam", "newton"], Field(description="What moves a coordinate.")] = "adam"
 
     def optimiser(self) -> AnyOptimiser:
-        return Zoo(self.coordinates, self.smoothing, self.step_size, self.solver)
+        return Zoo(given(self.coordinates), given(self.smoothing), given(self.step_size), self.solver)
 
 
 class SpsaOptions(DescentOptions):
     """Simultaneous perturbation with gradient correction (BlackVIP, Oh et al. 2023)."""
 
-    repeats: Annotated[int, Field(ge=1, le=1000, description="Pairs averaged per step.")] = 5
+    repeats: Annotated[
+        Count | Auto, Field(description="Pairs averaged per step; auto: d / 10, 1 to 25, as money allows.")
+    ] = 5
     smoothing: Smoothing = 0.05
     step_size: StepSize = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1, description="Nesterov momentum.")] = 0.9
 
     def optimiser(self) -> AnyOptimiser:
-        return Spsa(self.repeats, self.smoothing, self.step_size, self.momentum)
+        return Spsa(given(self.repeats), given(self.smoothing), given(self.step_size), self.momentum)
 
 
 class NesOptions(DescentOptions):
@@ -146,7 +169,7 @@ class NesOptions(DescentOptions):
     step_size: StepSize = 0.02
 
     def optimiser(self) -> AnyOptimiser:
-        return Nes(self.directions, self.smoothing, self.step_size)
+        return Nes(given(self.directions), given(self.smoothing), given(self.step_size))
 
 
 class CmaEsOptions(DescentOptions):
@@ -159,13 +182,16 @@ class CmaEsOptions(DescentOptions):
     covariance: Annotated[
         Literal["auto", "full", "separable"], Field(description="auto: separable above 200 parameters.")
     ] = "auto"
-    batch_size: Annotated[int, Field(ge=1, le=10_000, description="Training images per step.")] = 100
+    batch_size: Annotated[
+        Batch | Auto,
+        Field(description="Training images per step; auto: 5 to 100, by the budget."),
+    ] = 100
 
     def optimiser(self) -> AnyOptimiser:
         cells = self.program.resolution
         big = cells == "pixel" or 3 * cells**2 > 200
         kind = self.covariance if self.covariance != "auto" else "separable" if big else "full"
-        return CmaEs(self.population, self.smoothing, kind)
+        return CmaEs(self.population, given(self.smoothing), kind)
 
 
 class PriorOptions(DescentOptions):
@@ -176,4 +202,4 @@ class PriorOptions(DescentOptions):
     step_size: StepSize = 0.02
 
     def optimiser(self) -> AnyOptimiser:
-        return Prior(self.directions, self.smoothing, self.step_size)
+        return Prior(given(self.directions), given(self.smoothing), given(self.step_size))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Side = Annotated[
     int | None,
@@ -12,10 +13,25 @@ Side = Annotated[
 ]
 
 
-class Options(BaseModel):
-    """Options of a method. Unknown members are refused."""
+def _says_auto(schema: dict[str, Any]) -> None:
+    for shape in schema.get("properties", {}).values():
+        if {"type": "null"} in shape.get("anyOf", []):
+            shape["anyOf"].append({"const": "auto"})
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class Options(BaseModel):
+    """Options of a method. Unknown members are refused; what may be null may be "auto" as well."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_says_auto)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, data: object) -> object:
+        if not isinstance(data, Mapping):
+            return data
+        known = cast("Mapping[str, object]", data)
+        free = {name for name, field in cls.model_fields.items() if field.default is None}
+        return {name: None if value == "auto" and name in free else value for name, value in known.items()}
 
 
 class SizedOptions(Options):

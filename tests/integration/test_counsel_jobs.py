@@ -209,3 +209,29 @@ async def test_a_quote_warns_of_small_classes_and_refuses_a_small_budget(tmp_pat
         least = int(refused.json()["hint"].split("at least ")[1].split()[0])
         await place.ok("POST", "/v1/jobs/quote", json=body | {"limits": {"max_queries": least}})
         assert place.source.bill == 0
+
+
+def shades(classes: int) -> bytes:
+    """Five pictures of each of so many grey levels."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for level in range(classes):
+            for n in range(5):
+                file = io.BytesIO()
+                Image.fromarray(np.full((8, 8, 3), 40 * level + 3 * n, np.uint8)).save(file, "PNG")
+                archive.writestr(f"shade {level}/{n}.png", file.getvalue())
+    return out.getvalue()
+
+
+async def test_few_source_labels_are_warned_of_with_the_number_that_would_do(tmp_path: Path) -> None:
+    async with opened(tmp_path) as place:
+        body = await place.body()
+        await place.ok("POST", f"/v1/connections/{body['connection_id']}/test")
+        data = await place.ok("POST", "/v1/datasets?name=shades&seed=1", content=shades(5))
+        many = body | {"dataset_id": data["id"]}
+        quote = await place.ok("POST", "/v1/jobs/quote", json=many)
+        [warning] = [line for line in quote["warnings"] if line["code"] == "few_source_labels"]
+        assert warning["hint"].startswith("4 queries per prediction")
+        limits = {"max_queries": 900, "queries_per_prediction": 4}
+        enough = await place.ok("POST", "/v1/jobs/quote", json=many | {"limits": limits})
+        assert "few_source_labels" not in {line["code"] for line in enough["warnings"]}
