@@ -29,7 +29,7 @@ def pages(service: Service) -> httpx.Client:
     return client
 
 
-SHOWN = re.compile(r'<h3>(.*?)</h3><div class="copy"><pre([^>]*)>(.*?)</pre>', re.DOTALL)
+SHOWN = re.compile(r'<h3>((?:(?!</h3>).)*)</h3><div class="copy"><pre([^>]*)>(.*?)</pre>', re.DOTALL)
 
 
 def snippets(page: str) -> dict[str, tuple[str, str]]:
