@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from app.api import auth, views
 from app.api.deps import Services, Wired
 from app.api.problems import declared
-from app.api.schemas import JobView
+from app.api.schemas.jobs import JobView
 from app.errors import BadRequest, NotFound, UnsupportedType
 from app.jobs import artifact
 

@@ -18,7 +18,8 @@ from app.api import auth, views
 from app.api.deps import Services, Wired
 from app.api.lists import Limit, Moment, Number, cell, page, seconds
 from app.api.problems import declared
-from app.api.schemas import AuditView, Page
+from app.api.schemas.base import Page
+from app.api.schemas.keys import AuditView
 from app.jobs.spec import micros
 from app.storage.audit import AuditLine
 

@@ -14,14 +14,14 @@ from app.api import auth, terms, views
 from app.api.deps import Services, Wired
 from app.api.lists import After, Limit, page
 from app.api.problems import declared, storable
-from app.api.schemas import (
+from app.api.schemas.base import Page
+from app.api.schemas.connections import (
     Connection,
     ConnectionBody,
     ConnectionPatch,
     ConnectionTest,
     ConnectionTestBody,
     Labels,
-    Page,
 )
 from app.errors import BadRequest
 from app.jobs.spec import Money

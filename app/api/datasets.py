@@ -21,7 +21,8 @@ from app.api import auth, views
 from app.api.deps import Services, Wired
 from app.api.lists import After, Limit, Number, page
 from app.api.problems import declared
-from app.api.schemas import DatasetItem, DatasetView, Page
+from app.api.schemas.base import Page
+from app.api.schemas.datasets import DatasetItem, DatasetView
 from app.errors import BadRequest, UnsupportedType
 from app.jobs import dataset as images
 from app.jobs.dataset import FORMATS

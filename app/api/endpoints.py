@@ -10,13 +10,13 @@ from app.api import auth, views
 from app.api.deps import Services, Wired
 from app.api.lists import After, Limit, Number, page
 from app.api.problems import declared
-from app.api.schemas import (
+from app.api.schemas.base import Page
+from app.api.schemas.endpoints import (
     CanaryBody,
     EndpointBody,
     EndpointLimits,
     EndpointPatch,
     EndpointView,
-    Page,
     VersionView,
 )
 from app.errors import BadRequest

@@ -11,7 +11,8 @@ from app.api import auth
 from app.api.deps import Services, Wired
 from app.api.lists import After, Limit, page
 from app.api.problems import declared
-from app.api.schemas import Body, EvaluationView, Page
+from app.api.schemas.base import Body, Page
+from app.api.schemas.jobs import EvaluationView
 from app.errors import Conflict, NotFound
 from app.jobs import dataset as datasets
 from app.jobs import rehead

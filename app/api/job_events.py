@@ -15,7 +15,8 @@ from app.api import auth, views
 from app.api.deps import Services, Wired
 from app.api.lists import Limit, Number, page
 from app.api.problems import declared
-from app.api.schemas import EventView, Page
+from app.api.schemas.base import Page
+from app.api.schemas.jobs import EventView
 from app.errors import BadRequest
 
 _LOOK_EVERY = 0.5  # seconds

@@ -14,7 +14,8 @@ from app.api import auth, views
 from app.api.deps import Services, Wired
 from app.api.lists import After, Limit, Number, cell, page
 from app.api.problems import declared
-from app.api.schemas import CheckpointView, Curve, Page, QueryLine
+from app.api.schemas.base import Page
+from app.api.schemas.jobs import CheckpointView, Curve, QueryLine
 from app.errors import NotFound
 from app.jobs import artifact
 from app.jobs import dataset as images

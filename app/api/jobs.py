@@ -15,7 +15,8 @@ from app.api import auth, views
 from app.api.deps import Services, Wired
 from app.api.lists import After, Limit, page
 from app.api.problems import declared, storable
-from app.api.schemas import CloneBody, JobPatch, JobView, Page
+from app.api.schemas.base import Page
+from app.api.schemas.jobs import CloneBody, JobPatch, JobView
 from app.contracts import Price
 from app.errors import BadRequest, BudgetExhausted, Conflict
 from app.jobs import counsel

@@ -6,11 +6,13 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from app.api import auth, schemas, views
+from app.api import auth, views
 from app.api.deps import Services, Wired
 from app.api.lists import After, Limit, page
 from app.api.problems import declared, storable
-from app.api.schemas import KeyBody, KeyPatch, KeyView, NewKey, Page
+from app.api.schemas import keys as schemas
+from app.api.schemas.base import Page
+from app.api.schemas.keys import KeyBody, KeyPatch, KeyView, NewKey
 from app.storage.keys import KeyLimits, KeyRecord
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=declared(), dependencies=[auth.needs("admin")])

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from app.api.problems import MEDIA_TYPE, Problem
-from app.api.schemas import PredictBody
+from app.api.schemas.endpoints import PredictBody
 
 _PARAMETER = re.compile(r"{([a-z_]+)(?::[a-z]+)?}")
 _TEMPLATE = "#/components/schemas/{model}"

@@ -14,7 +14,7 @@ from app.api.deps import Services, Wired
 from app.api.edge import Traffic
 from app.api.lists import Moment, seconds
 from app.api.problems import EVERYWHERE, declared
-from app.api.schemas import Usage
+from app.api.schemas.keys import Usage
 from app.methods import schemas
 from app.storage import usage as storage
 from app.storage.database import read

@@ -19,7 +19,7 @@ from starlette.datastructures import UploadFile
 from app.api import auth
 from app.api.deps import Prediction, Services, Wired
 from app.api.problems import declared, translate
-from app.api.schemas import LabelScore, PredictBody
+from app.api.schemas.endpoints import LabelScore, PredictBody
 from app.errors import BadRequest, ReprogError, UnsupportedType
 from app.jobs.spec import amount
 

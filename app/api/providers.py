@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from app.api import auth
 from app.api.problems import declared
-from app.api.schemas import LimitsView, PriceView
+from app.api.schemas.connections import LimitsView, PriceView
 from app.jobs.spec import amount
 from app.providers import PROVIDERS, ProviderType
 

@@ -12,7 +12,8 @@ from app.api import auth, views
 from app.api.deps import Wired
 from app.api.lists import After, Limit, page
 from app.api.problems import declared, storable
-from app.api.schemas import DeliveryView, NewWebhook, Page, WebhookBody, WebhookPatch, WebhookView
+from app.api.schemas.base import Page
+from app.api.schemas.keys import DeliveryView, NewWebhook, WebhookBody, WebhookPatch, WebhookView
 
 _LOOK_EVERY = 0.2  # seconds
 _TEST_SECONDS = 10.0

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from app.api import connections as rest
 from app.api.deps import Services, Wired
-from app.api.schemas import ConnectionBody, ConnectionPatch
+from app.api.schemas.connections import ConnectionBody, ConnectionPatch
 from app.dashboard import web
 from app.errors import BadRequest, ReprogError
 from app.providers import PROVIDERS

@@ -17,7 +17,7 @@ from app.api import auth, views
 from app.api import endpoints as rest
 from app.api import predict as rest_predict
 from app.api.deps import Services, Wired
-from app.api.schemas import EndpointBody, EndpointPatch
+from app.api.schemas.endpoints import EndpointBody, EndpointPatch
 from app.dashboard import snippets, web
 from app.errors import BadRequest, NotFound, ReprogError
 from app.jobs import dataset

@@ -12,7 +12,7 @@ from app.api import artifacts
 from app.api import jobs as rest
 from app.api.deps import Services, Wired
 from app.api.jobs import Status
-from app.api.schemas import CloneBody, JobPatch
+from app.api.schemas.jobs import CloneBody, JobPatch
 from app.dashboard import web
 from app.dashboard.overview import names
 from app.dashboard.words import STATES

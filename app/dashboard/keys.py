@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from app.api import keys as rest
 from app.api.deps import Services, Wired
-from app.api.schemas import KeyBody, KeyPatch
+from app.api.schemas.keys import KeyBody, KeyPatch
 from app.dashboard import web
 from app.errors import ReprogError
 from app.storage.keys import SCOPES

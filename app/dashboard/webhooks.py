@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from app.api import webhooks as rest
 from app.api.deps import Services, Wired
-from app.api.schemas import WebhookBody, WebhookPatch
+from app.api.schemas.keys import WebhookBody, WebhookPatch
 from app.dashboard import web
 from app.errors import ReprogError
 

@@ -14,7 +14,7 @@ from app.api.compat import door
 from app.api.deps import Wired
 from app.api.predict import cost_headers, ranked
 from app.api.problems import translate
-from app.api.schemas import LabelScore
+from app.api.schemas.endpoints import LabelScore
 from app.errors import BadRequest, ReprogError
 
 
