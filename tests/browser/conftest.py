@@ -24,7 +24,7 @@ def _missing(what: str) -> None:
     pytest.skip(message)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it runs there is an event loop, which no asynchronous test stands
 def browser() -> Iterator[Any]:
     chromium = os.environ.get("REPROG_TEST_CHROMIUM") or shutil.which("chromium")
     try:

@@ -109,8 +109,8 @@ MODELS: dict[str, tuple[dict[str, Any], str, str]] = {
 }
 
 
-def test_every_provider_but_the_generic_has_a_sandbox() -> None:
-    assert set(MODELS) | {"clarifai", "custom_vision", "http_json"} == set(PROVIDERS)
+def test_every_provider_but_the_generic_and_the_example_has_a_sandbox() -> None:
+    assert set(MODELS) | {"clarifai", "custom_vision", "http_json", "imagga"} == set(PROVIDERS)
 
 
 def twice(provider: Provider, http: httpx.Client) -> None:
