@@ -147,7 +147,7 @@ def test_postgres_restarts(
         for _ in range(restarts):
             if team.over(jobs):
                 jobs.append(team.job(24 + len(jobs), **race()))
-            until(lambda least=source.requests + 5: source.requests >= least, 60)
+            until(lambda least=source.requests + 5: source.requests >= least or team.over(jobs), 60)
             _pg(programs, data, "restart", "-m", "immediate")
             back = time.monotonic()
             until(lambda seen=source.requests: source.requests > seen or team.over(jobs), 60)
