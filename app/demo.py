@@ -240,9 +240,9 @@ def _print_result(job: dict[str, Any], bill: dict[str, Any], right: int, asked: 
         f"  {cost['billable_queries']} queries, {cost['spent']['amount']} {cost['spent']['currency']} by our "
         f"ledger; the sandbox's bill says {billed} queries: {'they agree' if agree else 'THEY DIFFER'}."
     )
-    console.print(
-        f"  One prediction asks {test['queries_per_prediction']} queries: {price / 1_000_000:.6f} USD."
-    )
+    asks = test["queries_per_prediction"]
+    count = f"{asks} {'query' if asks == 1 else 'queries'}"
+    console.print(f"  One prediction asks {count}: {price / 1_000_000:.6f} USD.")
     return agree
 
 

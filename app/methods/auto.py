@@ -1,8 +1,8 @@
 """The best known recipe for the budget, so that a user need not choose.
 
 Race programs; choose forward those that complement each other, as many as a prediction may ask; move the
-numbers of the winners by CMA-ES with what is left. At every judgement take the best of the logistic head, the
-RBF head and, where it is better by a standard error, a head that reads compact pixel features beside the
+numbers of the winners by CMA-ES with what is left. At every judgement take the best of the logistic head,
+the RBF head and, where it is asked for (`fused`), a head that reads compact pixel features beside the
 scores. Each stage has to be better than the last to be kept, so the result is never below the head on the
 plain image's scores; where money is short it ends after the stage that is paid for. Descending by estimated
 gradients is left out: it gained nothing over the head at 10,000 queries, and less than the race at 50,000.
@@ -31,7 +31,7 @@ class AutoOptions(SizedOptions):
     fused: Annotated[
         Literal["auto"] | bool,
         Field(description="Head on scores and compact pixel features; auto: where it is surely better."),
-    ] = "auto"
+    ] = False
     refine: Annotated[
         Literal["auto"] | bool,
         Field(description="Move the winners' numbers by CMA-ES; auto: with money the race leaves over."),

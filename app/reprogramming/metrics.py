@@ -162,8 +162,10 @@ def verdict(
         sentence = f"Adds {_points(gain)} points over {head}, {interval}; costs {count}."
     else:
         sentence = f"Does not beat {head} (difference {_points(gain)} points, {interval}); costs {count}."
-    if plain:
+    if plain and scores_alone is None:
         sentence = f"No program beats the plain picture, which is served with its best head. {sentence}"
+    elif plain:
+        sentence = f"No program adds to the plain picture with your pixels beside its scores. {sentence}"
     if scores_alone is not None:
         sentence += f" With your pixels beside the scores it is right {program.mean():.1%}."
     if beats:

@@ -30,6 +30,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "bar",
         {"directions": 25, "program": {"resolution": "pixel"}, "mapping": {"type": "random"}},
     ),
+    "auto": ("auto", {"fused": "auto"}),
     "auto-scores": ("auto", {"fused": False}),
     "zoo-newton": ("zoo", {"solver": "newton"}),
     **{f"bar q={q}": ("bar", {"directions": q}) for q in (1, 25)},
