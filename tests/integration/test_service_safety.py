@@ -240,17 +240,19 @@ def test_jobs_that_share_a_keys_budget_stop_at_it_and_go_on_when_it_is_raised(tm
         body = {"method": {"type": "baseline", "size": 32}, "limits": {"max_queries": 24}}
         jobs = [service.create(connection, dataset, **body) for connection in connections]
         ended = [service.wait(job, "succeeded", "paused") for job in jobs]
-        assert sorted(job["status"] for job in ended) == ["paused", "succeeded"]
-        paused = next(job for job in ended if job["status"] == "paused")
-        assert paused["status_reason"] == "key_budget_exhausted"
+        paused = [job for job in ended if job["status"] == "paused"]  # one, or both, as they took turns
+        assert paused
+        assert {job["status_reason"] for job in paused} == {"key_budget_exhausted"}
         service.client.headers["authorization"] = f"Bearer {admin}"
         path = f"/v1/keys/{key['id']}"
         spent = service.ok("GET", path)["spent"][0]["amount"]
         assert 0.024 < float(spent) <= 0.0384
         more = {"limits": {"budget": {"amount": "1.00", "currency": "USD"}}}
         service.ok("PATCH", path, json=more)
-        service.ok("POST", f"/v1/jobs/{paused['id']}/resume")
-        service.wait(paused, "succeeded")
+        for job in paused:
+            service.ok("POST", f"/v1/jobs/{job['id']}/resume")
+        for job in paused:
+            service.wait(job, "succeeded")
         both = [service.ok("GET", f"/v1/jobs/{job['id']}")["cost"]["spent"]["amount"] for job in jobs]
         assert float(service.ok("GET", path)["spent"][0]["amount"]) == pytest.approx(sum(map(float, both)))
         service.client.delete(path)
