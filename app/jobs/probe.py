@@ -13,6 +13,7 @@ from app.gateway.query import Gateway
 
 BLOCK = 16  # pixels: a block of one colour is whole blocks of any JPEG, sub-sampled colours included
 STRONG, WEAK = 48, 1  # levels of the two probes
+SEED = 4  # of the picture: always the same, so that two tests of one service can be laid side by side
 FELT = 0.005  # of the range of scores: less than this is no answer to a strong change
 FULL_DECIMALS = 6  # what float32 scores have, printed in full
 REACH = {"percent": 100.0, "severity": 6.0, "likelihood": 4.0, "logit": 10.0}  # of a kind's scores
@@ -110,7 +111,7 @@ def decimals(scores: Scores) -> int | None:
 def _blocks(side: int) -> Images:
     """(side, side, 3): blocks of chance colours, far enough from black and white for either pattern."""
     cells = -(-side // BLOCK)
-    colours = np.random.default_rng().integers(64, 192, (cells, cells, 3), dtype=np.uint8)
+    colours = np.random.default_rng(SEED).integers(64, 192, (cells, cells, 3), dtype=np.uint8)
     return np.repeat(np.repeat(colours, BLOCK, axis=0), BLOCK, axis=1)[:side, :side]
 
 
