@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,24 +71,26 @@ def inspect(files: Files, counts: Mapping[Split, Mapping[str, int]], allow: Coll
     return Findings(sections, [warning for warning in warnings if warning])
 
 
+def _shown(groups: Sequence[list[Item]], name: Callable[[Item], str]) -> str:
+    """The first of the groups, by names of the first of their items."""
+    few = "; ".join(" = ".join(name(item) for item in group[:3]) for group in groups[:3])
+    return f"{few}{' ...' if len(groups) > 3 else ''}"
+
+
 def _refuse(
     leaks: Sequence[list[Item]], rivals: Sequence[list[Item]], allow: Collection[str], what: str
 ) -> None:
     if leaks and "leaks" not in allow:
-        shown = "; ".join(
-            " = ".join(f"{item.file} ({item.split})" for item in found[:3]) for found in leaks[:3]
-        )
+        shown = _shown(leaks, lambda item: f"{item.file} ({item.split})")
         raise BadRequest(
-            f"{_many(leaks, what)} in more than one split: {shown}{' ...' if len(leaks) > 3 else ''}.",
+            f"{_many(leaks, what)} in more than one split: {shown}.",
             code="leaks_between_splits",
             hint="Take them out of all splits but one; or send ?allow=leaks to go on, with a flattered test.",
         )
     if rivals and "two_labels" not in allow:
-        shown = "; ".join(
-            " = ".join(f"{item.file} ({item.label!r})" for item in found[:3]) for found in rivals[:3]
-        )
+        shown = _shown(rivals, lambda item: f"{item.file} ({item.label!r})")
         raise BadRequest(
-            f"{_many(rivals, what)} there under two labels: {shown}{' ...' if len(rivals) > 3 else ''}.",
+            f"{_many(rivals, what)} there under two labels: {shown}.",
             code="contradictory_labels",
             hint="Keep the label that is right; or send ?allow=two_labels to go on with both.",
         )
