@@ -249,6 +249,10 @@ class RateLimiter(Protocol):
         """Take one slot; returns the seconds to wait before sending."""
         ...
 
+    def grace(self, requests_per_second: float) -> float:
+        """How late a slot may still be used, in seconds."""
+        ...
+
     def postpone(self, credential: str, seconds: float) -> None:
         """No slot of this credential before now + seconds (Retry-After, for all workers)."""
         ...

@@ -12,6 +12,7 @@ from app.contracts import AnswerStore, Images, Query, RateLimiter, Scores
 from app.errors import KeyRefused, ProviderError
 from app.gateway.account import Account, Answers, LabelBook, Ledger, Sender, SourceModel
 from app.gateway.attempt import Wish
+from app.gateway.pace import Pace
 from app.gateway.retry import SERVING, RetryPolicy
 from app.gateway.round import Round
 
@@ -47,7 +48,7 @@ class Gateway:
         on_progress: Callable[[int, int], None] | None = None,
         on_version_change: Callable[[str, str], None] | None = None,
     ) -> None:
-        self.account, self.ledger, self.answers, self.rates = account, ledger, answers, rates
+        self.account, self.ledger, self.answers = account, ledger, answers
         self.client, self.scope, self.fence = client, scope, fence
         self.policy = policy or RetryPolicy()
         self.compressed, self.on_progress = compressed, on_progress
@@ -55,17 +56,17 @@ class Gateway:
         self.at_once = account.at_once(serving=fence == 0)
         self.room = asyncio.Semaphore(self.at_once)
         self.turn = asyncio.Lock()  # one request at a time asks again while the account is crowded
-        self.pace = asyncio.Lock()  # one request at a time waits for its slot: a pause reaches all behind it
         self.buying: dict[bytes, asyncio.Future[None]] = {}  # image digest -> done, whatever the outcome
         self.failures = 0  # requests that failed in a row
         self.trial = False  # half open: one request at a time finds out whether the provider is up again
         self.alone = asyncio.Lock()  # whoever is that request
-        self.held_until = 0.0  # UTC epoch seconds: before it the rate, or a Retry-After, lets nothing leave
         self.answered = 0  # images ever answered here
         self.clock_ahead: float | None = None  # seconds that the provider's clock was ahead of ours
         # A thread for every request that may run: those that wait for the ledger fill its next group commit.
         workers = min(_MOST_THREADS, account.limits.concurrency + 2)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="gateway")
+        rate = account.limits.requests_per_second
+        self.pace = Pace(rates, account.credential, rate, self.blocking)
 
     async def ask(
         self,
@@ -113,10 +114,7 @@ class Gateway:
         Raises KeyRefused, Unavailable; a provider that cannot list its labels is no error."""
         request = self.account.provider.labels_request()
         if request is not None:
-            wait = await self.blocking(
-                self.rates.acquire, self.account.credential, self.account.limits.requests_per_second
-            )
-            await asyncio.sleep(wait)
+            await self.pace.slot(asyncio.sleep)
             reply = await self.client.send(request)
             try:
                 names = self.account.provider.labels(reply)

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 _WINDOW = 64  # images encoded and looked up at once: bounds memory
 _LOOK = 0.1  # seconds between looks at what others are buying
-_HELD = 1.0  # seconds; a wait for a slot that is longer is worth telling
 _OLD = 5.0  # seconds after which a reservation is looked at again before it is sent
 
 
@@ -221,7 +220,7 @@ class Round:
 
     async def _insist(self, chunk: _Chunk) -> None:
         """Ask until every image of the chunk is answered or rejected."""
-        retry = retrying(self._g.policy, sleep=self._rest, throttled=self._postpone)
+        retry = retrying(self._g.policy, sleep=self._rest, throttled=self._g.pace.postpone)
         try:
             await retry(self._attempt, chunk)
         except Rejected as error:  # the request as a whole: find out which image it was
@@ -255,7 +254,7 @@ class Round:
         (request, attempt), items = reserved, chunk.items
         chunk.asked = True
         try:
-            await self._slot()
+            await g.pace.slot(self._pause)
             if time.monotonic() - began > _OLD and not await g.blocking(g.ledger.holds, attempt):
                 raise NotSent("The reservation was given up while it waited.", code="given_up")
         except BaseException as error:
@@ -323,19 +322,6 @@ class Round:
         for _, error in left:
             raise g.policy.judge(error)
 
-    async def _slot(self) -> None:
-        account = self._g.account
-        async with self._g.pace:
-            await self._pause(0)
-            wait = self._g.rates.take(account.credential)
-            if wait is None:
-                wait = await self._g.blocking(
-                    self._g.rates.acquire, account.credential, account.limits.requests_per_second
-                )
-            if wait > _HELD:
-                self._g.held_until = time.time() + wait
-            await self._pause(wait)
-
     async def _send(self, request: WireRequest) -> WireReply:
         task = asyncio.current_task()
         assert task is not None
@@ -373,10 +359,6 @@ class Round:
     async def _pause(self, seconds: float) -> None:
         """Between the reservation and its request."""
         await _wait(self._stopped, seconds)
-
-    async def _postpone(self, seconds: float) -> None:
-        self._g.held_until = max(self._g.held_until, time.time() + seconds)
-        await self._g.blocking(self._g.rates.postpone, self._g.account.credential, seconds)
 
     async def _drain(self) -> None:
         """Wait for every request under way."""

@@ -104,7 +104,7 @@ class Run:
     def report(self, phase: str) -> None:
         """Write the progress of this moment."""
         cost = self.bench.ledger.cost(self.job_id)
-        progress = self.meter.progress(phase, cost.queries_spent, time.time(), self.gateway.held_until)
+        progress = self.meter.progress(phase, cost.queries_spent, time.time(), self.gateway.pace.held_until)
         self.bench.jobs.progress(self.job_id, self.fence, progress)
 
 

@@ -94,10 +94,16 @@ class Rates:
                 if lease.low():
                     first = self._lease(credential, lease.size, interval)
                     lease.after = first, interval, lease.size
-                    lease.grace = _grace(requests_per_second, interval)
+                    lease.grace = self.grace(requests_per_second)
                     lease.size = min(2 * lease.size, max(1, int(_LEASE_SECONDS * requests_per_second)))
                 if (wait := lease.take(time.monotonic())) is not None:
                     return wait
+
+    def grace(self, requests_per_second: float) -> float:
+        """How late a slot may be used, in seconds: a second that starts with the late one holds no more than
+        is allowed."""
+        allowed, interval = int(_EXCESS * requests_per_second), 1.0 / (requests_per_second * _USE)
+        return max(_JITTER, allowed * interval - 1.0 - _JITTER)
 
     def postpone(self, credential: str, seconds: float) -> None:
         """No new slot of this credential before now + `seconds`, for any worker. Raises Unusable."""
@@ -127,9 +133,3 @@ class Rates:
             connection.execute(insert_ignore(connection, _rates), {"credential": credential, "arrival": 0.0})
             moved = connection.execute(statement, {"row": credential}).scalar_one()
         return float(moved)
-
-
-def _grace(requests_per_second: float, interval: float) -> float:
-    """How late a slot may be used: a second that starts with the late one holds no more than is allowed."""
-    allowed = int(_EXCESS * requests_per_second)
-    return max(_JITTER, allowed * interval - 1.0 - _JITTER)

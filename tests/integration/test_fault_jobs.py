@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -137,17 +138,17 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     house.engine.dispose()
 
 
-_dataset: dict[str, str] = {}
+_dataset: dict[Path, str] = {}  # of each installation
 
 
 @pytest.fixture
 async def place(installation: House, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Place]:
     monkeypatch.setattr(wiring, "Client", partial(wiring.Client, total_seconds=0.5))
     made = make_place(installation)
-    made.dataset = _dataset.get("id", "")
+    made.dataset = _dataset.get(installation.settings.data_dir, "")
     async with made.rest:
         yield made
-    _dataset["id"] = made.dataset
+    _dataset[installation.settings.data_dir] = made.dataset
 
 
 def make_place(house: House) -> Place:

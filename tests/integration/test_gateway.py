@@ -198,15 +198,15 @@ async def test_half_open_one_request_finds_out(house: House) -> None:
 
 
 async def test_a_wait_is_told(house: House) -> None:
-    assert house.gateway().held_until == 0.0
+    assert house.gateway().pace.held_until == 0.0
     gateway = house.gateway(rps=0.5, concurrency=1, max_batch=1)
     began = time.time()
     await gateway.ask(images(2))
-    assert began + 1.5 < gateway.held_until < time.time() + 0.1
+    assert began + 1.5 < gateway.pace.held_until < time.time() + 0.1
     house.stub.fault = lambda n: "throttled 0.2" if n == 2 else None
     quick = house.gateway(max_batch=1)
     await quick.ask(images(3, seed=2))
-    assert quick.held_until > began
+    assert quick.pace.held_until > began
 
 
 async def test_only_what_failed_is_asked_again(house: House) -> None:
