@@ -41,6 +41,9 @@ class Settings(BaseSettings):
         default="", description="Unique, stable name of this process; empty: host and slot."
     )
     max_upload_bytes: int = Field(default=512 * 2**20, description="Largest data set upload, in bytes.")
+    audit_days: int = Field(
+        default=0, ge=0, description="Lines of the audit log are deleted after so many days; 0: never."
+    )
     fault: str = Field(default="", description="Tests only: a named crash point, `name` or `name:n`.")
     otel: bool = Field(
         default=False, description="Send OpenTelemetry traces; where to, says OTEL_EXPORTER_OTLP_ENDPOINT."

@@ -74,7 +74,12 @@ class House:
         self.datasets = Datasets(self.engine, self.settings.data_dir / "datasets")
         self.connections = Connections(self.engine, self.vault, environment)
         self.webhooks = Webhooks(self.engine, self.vault)
-        self.courier = Courier(self.webhooks, allow_private=self.settings.allow_private_hosts)
+        self.audit = Audit(self.engine, self.ledger.submit)
+        self.courier = Courier(
+            self.webhooks,
+            allow_private=self.settings.allow_private_hosts,
+            hourly=[lambda: self.audit.prune(self.settings.audit_days)],
+        )
 
     @cached_property
     def runner(self) -> DbosRunner:
@@ -96,7 +101,9 @@ class House:
         connection = self.connections.get(connection_id)
         info = self.provider(connection, secret="").info
         labels = len(connection.labels) or len(info.labels)
-        return Source(connection.price, connection.limits, info.score_kind, info.input_size, labels)
+        return Source(
+            connection.price, connection.limits, info.score_kind, info.input_size, labels, info.enlarges_below
+        )
 
     def provider(self, connection: ConnectionRecord, secret: str | None = None) -> Provider:
         """The translator of a connection. Raises BadRequest when its secret cannot be had."""
@@ -155,7 +162,7 @@ class House:
             jobs=self.jobs,
             endpoints=self.endpoints,
             keys=self.keys,
-            audit=Audit(self.engine, self.ledger.submit),
+            audit=self.audit,
             webhooks=self.webhooks,
             idempotency=self.idempotency,
             runner=self.runner,

@@ -266,7 +266,8 @@ def key(wired: Services, record: KeyRecord) -> dict[str, Any]:
 def webhook(record: WebhookRecord) -> dict[str, Any]:
     same = ("id", "name", "url", "enabled")
     shown: dict[str, Any] = {name: getattr(record, name) for name in same}
-    return shown | {"events": list(record.events), "created_at": rfc3339(record.created_at)}
+    times = {"created_at": rfc3339(record.created_at), "old_secret_until": when(record.old_secret_until)}
+    return shown | {"events": list(record.events)} | times
 
 
 def delivery(record: Delivery) -> dict[str, Any]:

@@ -6,14 +6,21 @@ import asyncio
 import time
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Body, Query, Response
 
 from app.api import auth, views
 from app.api.deps import Wired
 from app.api.lists import After, Limit, page
 from app.api.problems import declared, storable
 from app.api.schemas.base import Page
-from app.api.schemas.keys import DeliveryView, NewWebhook, WebhookBody, WebhookPatch, WebhookView
+from app.api.schemas.keys import (
+    DeliveryView,
+    NewWebhook,
+    WebhookBody,
+    WebhookPatch,
+    WebhookRotation,
+    WebhookView,
+)
 
 _LOOK_EVERY = 0.2  # seconds
 _TEST_SECONDS = 10.0
@@ -55,6 +62,17 @@ def change_webhook(webhook_id: str, body: WebhookPatch, wired: Wired) -> dict[st
     if "enabled" in values:
         values["enabled"] = int(values["enabled"])
     return views.webhook(wired.webhooks.edit(webhook_id, values))
+
+
+@router.post("/{webhook_id}/rotate", response_model=NewWebhook)
+def rotate_webhook(
+    webhook_id: str, wired: Wired, body: Annotated[WebhookRotation | None, Body()] = None
+) -> dict[str, Any]:
+    """A new secret, in this answer and nowhere else. Until `old_secret_until` messages carry the signatures
+    of both, so that no receiver misses one while it changes over."""
+    keep = (body or WebhookRotation()).keep_hours
+    record, secret = wired.webhooks.rotate(webhook_id, keep * 3600)
+    return {**views.webhook(record), "secret": secret}
 
 
 @router.delete("/{webhook_id}", status_code=204)

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from app.api import webhooks as rest
 from app.api.deps import Services, Wired
-from app.api.schemas.keys import WebhookBody, WebhookPatch
+from app.api.schemas.keys import WebhookBody, WebhookPatch, WebhookRotation
 from app.dashboard import web
 from app.errors import ReprogError
 
@@ -60,9 +60,21 @@ def _given(url: str, name: str, events: str) -> dict[str, Any]:
 @router.get("/webhooks/{webhook_id}", dependencies=_MAY)
 def webhook_page(webhook_id: str, request: Request, wired: Wired, after: str | None = None) -> Response:
     """One, with its deliveries."""
-    found = rest.get_webhook(webhook_id, wired)
-    sent = rest.list_deliveries(webhook_id, wired, _DELIVERIES, after or None)
+    return _one(request, wired, rest.get_webhook(webhook_id, wired), after)
+
+
+def _one(request: Request, wired: Services, found: dict[str, Any], after: str | None = None) -> Response:
+    sent = rest.list_deliveries(found["id"], wired, _DELIVERIES, after or None)
     return web.render(request, "webhook.html", webhook=found, sent=sent)
+
+
+@router.post("/webhooks/{webhook_id}/rotate", dependencies=_MAY)
+def rotate(
+    webhook_id: str, request: Request, wired: Wired, keep_hours: Annotated[str, Form()] = ""
+) -> Response:
+    """A new secret, on this one page."""
+    given = {"keep_hours": keep_hours} if keep_hours else {}
+    return _one(request, wired, rest.rotate_webhook(webhook_id, wired, web.body(WebhookRotation, given)))
 
 
 @router.post("/webhooks/{webhook_id}/change", dependencies=_MAY)

@@ -10,7 +10,7 @@ import hmac
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import orjson
 
@@ -30,19 +30,27 @@ _LOOK_EVERY = 1.0
 _PRUNE_EVERY = 3600.0
 
 
-def sign(secret: str, message_id: str, at: int, body: bytes) -> str:
-    """The `webhook-signature` header: HMAC-SHA256 of `id.timestamp.body` under the bytes of `whsec_...`."""
-    key = base64.b64decode(secret.removeprefix("whsec_"))
+def sign(secrets: Sequence[str], message_id: str, at: int, body: bytes) -> str:
+    """The `webhook-signature` header: HMAC-SHA256 of `id.timestamp.body` under the bytes of each `whsec_...`;
+    a receiver takes the message when one of them fits."""
     signed = f"{message_id}.{at}.".encode() + body
-    return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets]
+    made = [base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode() for key in keys]
+    return " ".join("v1," + one for one in made)
 
 
 class Courier:
     """`start` it, `close` it. A delivery under way at the end is sent again by the next process."""
 
     def __init__(
-        self, webhooks: Webhooks, *, allow_private: bool, schedule: Sequence[float] = SCHEDULE
+        self,
+        webhooks: Webhooks,
+        *,
+        allow_private: bool,
+        schedule: Sequence[float] = SCHEDULE,
+        hourly: Sequence[Callable[[], object]] = (),
     ) -> None:
+        self._hourly = (webhooks.prune, *hourly)  # what grows old is forgotten between two looks
         self._webhooks, self._allow_private, self._schedule = webhooks, allow_private, schedule
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="courier", daemon=True)
@@ -65,7 +73,8 @@ class Courier:
                 sent = 0
                 try:
                     if time.monotonic() - pruned > _PRUNE_EVERY:
-                        await asyncio.to_thread(self._webhooks.prune)
+                        for prune in self._hourly:
+                            await asyncio.to_thread(prune)
                         pruned = time.monotonic()
                     sent = await self.send_due(client)
                 except Exception:  # the database may be away for a while
@@ -99,7 +108,7 @@ class Courier:
             log.info("webhook %s: delivery %s failed: %s", delivery.webhook_id, delivery.id, error)
 
     def _request(self, delivery: Delivery) -> WireRequest:
-        hook, secret = self._webhooks.get(delivery.webhook_id), self._webhooks.secret(delivery.webhook_id)
+        hook, secrets = self._webhooks.get(delivery.webhook_id), self._webhooks.secrets(delivery.webhook_id)
         told = {
             "type": delivery.type,
             "timestamp": rfc3339(delivery.created_at),
@@ -110,6 +119,6 @@ class Courier:
             "Content-Type": "application/json",
             "webhook-id": delivery.id,
             "webhook-timestamp": str(at),
-            "webhook-signature": sign(secret, delivery.id, at, body),
+            "webhook-signature": sign(secrets, delivery.id, at, body),
         }
         return WireRequest("POST", hook.url, headers, body)

@@ -64,6 +64,17 @@ def webhook_update(
     show(call("PATCH", f"/v1/webhooks/{ident}", json=body).json(), as_json, _HOOK)
 
 
+@webhooks.command("rotate")
+def webhook_rotate(
+    ident: str,
+    keep_hours: Annotated[float, typer.Option(help="So long the old secret signs too.")] = 24.0,
+    as_json: Json = False,
+) -> None:
+    """A new secret, shown this once; for a while messages carry the signatures of both."""
+    answer = call("POST", f"/v1/webhooks/{ident}/rotate", json={"keep_hours": keep_hours})
+    show(answer.json(), as_json, ("id", "url", "old_secret_until", "secret"))
+
+
 @webhooks.command("test")
 def webhook_test(ident: str, as_json: Json = False) -> None:
     """Send a test message and say what came of it."""

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import Connection, Engine, delete, insert, select
 
 from app.storage import tables
 from app.storage.database import now, read, write
@@ -15,6 +15,7 @@ from app.storage.together import Together
 
 _audit = tables.audit
 _PUT = insert(_audit)
+_BATCH = 2000  # lines deleted in one transaction
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,21 @@ class Audit:
         with read(self._engine) as connection:
             rows: list[dict[str, Any]] = [dict(row) for row in connection.execute(query).mappings()]
         return [AuditLine(**row) for row in rows]
+
+    def prune(self, days: int) -> int:
+        """Delete lines older than `days`; how many. 0 days keeps all."""
+        c, gone = _audit.c, 0
+        while days:
+            with write(self._engine) as connection:  # some at a time: others write meanwhile
+                old = now(connection) - days * 86_400.0
+                eldest = connection.execute(select(c.id, c.at).order_by(c.id).limit(_BATCH)).all()
+                ids = [ident for ident, at in eldest if at < old]
+                if ids:
+                    connection.execute(delete(_audit).where(c.id <= ids[-1], c.at < old))
+                gone += len(ids)
+            if len(ids) < _BATCH:
+                break
+        return gone
 
 
 def put(connection: Connection, notes: Sequence[Note]) -> None:

@@ -290,6 +290,8 @@ webhooks = Table(
     Column("secret_encrypted", Text, nullable=False),
     Column("enabled", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("old_secret_encrypted", Text),  # signs beside the new one
+    Column("old_secret_until", Float),
 )
 
 deliveries = Table(  # one message to one webhook; its id is the message's own and stays over tries

@@ -30,6 +30,7 @@ class WebhookRecord:
     events: tuple[str, ...]
     enabled: bool
     created_at: float
+    old_secret_until: float | None  # until then the secret before the last rotation signs too
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Webhooks:
 
     def create(self, name: str, url: str, events: Sequence[str]) -> tuple[WebhookRecord, str]:
         """The record, and the secret that signs, which is never to be seen again."""
-        ident, secret = ids.new("wh_"), "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+        ident, secret = ids.new("wh_"), _new_secret()
         values = {"id": ident, "name": name, "url": url, "events": list(events), "enabled": 1}
         sealed = self._vault.seal(secret.encode()).decode()
         with write(self._engine) as connection:
@@ -67,11 +68,29 @@ class Webhooks:
 
     def get(self, ident: str) -> WebhookRecord:
         """Raises NotFound."""
-        return _record(self._row(ident))
+        return _record(self._row(ident)[0])
 
-    def secret(self, ident: str) -> str:
-        """Raises NotFound, BadRequest `secret_unreadable`."""
-        return self._vault.open(self._row(ident)["secret_encrypted"].encode()).decode()
+    def secrets(self, ident: str) -> Sequence[str]:
+        """Those that sign now, the newest first. Raises NotFound, BadRequest `secret_unreadable`."""
+        row, clock = self._row(ident)
+        sealed = [row["secret_encrypted"]]
+        if row["old_secret_encrypted"] is not None and row["old_secret_until"] > clock:
+            sealed.append(row["old_secret_encrypted"])
+        return [self._vault.open(token.encode()).decode() for token in sealed]
+
+    def rotate(self, ident: str, keep_seconds: float) -> tuple[WebhookRecord, str]:
+        """The record and a new secret; the old one signs beside it for so long, the one before that no more.
+        Raises NotFound."""
+        c, secret = _webhooks.c, _new_secret()
+        fresh: dict[str, Any] = {"secret_encrypted": self._vault.seal(secret.encode()).decode()}
+        self.get(ident)
+        with write(self._engine) as connection:
+            kept = {
+                "old_secret_encrypted": c.secret_encrypted if keep_seconds else None,
+                "old_secret_until": now(connection) + keep_seconds if keep_seconds else None,
+            }
+            connection.execute(update(_webhooks).where(c.id == ident).values(fresh | kept))
+        return self.get(ident), secret
 
     def list(self, after: str | None = None, limit: int = 20) -> list[WebhookRecord]:
         """Newest first; ids below `after`."""
@@ -100,10 +119,12 @@ class Webhooks:
         """Seal every secret with the vault's first key. Returns how many."""
         c = _webhooks.c
         with write(self._engine) as connection:
-            rows = connection.execute(select(c.id, c.secret_encrypted).with_for_update()).all()
-            for ident, token in rows:
-                sealed = self._vault.rotate(token.encode()).decode()
-                connection.execute(update(_webhooks).where(c.id == ident).values(secret_encrypted=sealed))
+            columns = (c.secret_encrypted, c.old_secret_encrypted)
+            rows = connection.execute(select(c.id, *columns).with_for_update()).all()
+            for ident, *tokens in rows:
+                sealed = [token and self._vault.rotate(token.encode()).decode() for token in tokens]
+                values = dict(zip(columns, sealed, strict=True))
+                connection.execute(update(_webhooks).where(c.id == ident).values(values))
         return len(rows)
 
     # ---------------------------------------------------------------- deliveries
@@ -185,18 +206,22 @@ class Webhooks:
             connection.execute(update(_deliveries).where(*mine).values(values))
 
     def prune(self) -> None:
-        """Forget deliveries that were done a month ago."""
-        c = _deliveries.c
+        """Forget deliveries that were done a month ago, and old secrets that sign no more."""
+        c, hook = _deliveries.c, _webhooks.c
         with write(self._engine) as connection:
-            old = now(connection) - KEPT_SECONDS
+            clock = now(connection)
+            old = clock - KEPT_SECONDS
             connection.execute(delete(_deliveries).where(c.done_at.is_not(None), c.done_at < old))
+            none = {"old_secret_encrypted": None, "old_secret_until": None}
+            connection.execute(update(_webhooks).where(hook.old_secret_until <= clock).values(none))
 
-    def _row(self, ident: str) -> RowMapping:
+    def _row(self, ident: str) -> tuple[RowMapping, float]:
+        """The row, and the database's time."""
         with read(self._engine) as connection:
             row = connection.execute(select(_webhooks).where(_webhooks.c.id == ident)).mappings().first()
-        if row is None:
-            raise NotFound(f"There is no webhook {ident!r}.", param="webhook_id")
-        return row
+            if row is None:
+                raise NotFound(f"There is no webhook {ident!r}.", param="webhook_id")
+            return row, now(connection)
 
 
 def tell(connection: Connection, type: str, payload: dict[str, Any]) -> None:
@@ -231,4 +256,9 @@ def _record(row: RowMapping) -> WebhookRecord:
         events=tuple(row["events"]),
         enabled=bool(row["enabled"]),
         created_at=row["created_at"],
+        old_secret_until=row["old_secret_until"],
     )
+
+
+def _new_secret() -> str:
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()

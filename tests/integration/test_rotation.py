@@ -62,7 +62,7 @@ def test_the_key_file_is_rotated_by_three_commands(tmp_path: Path) -> None:
     assert file.read_text() == new
     house = House(Settings(data_dir=tmp_path))
     assert house.connections.secret(connection) == "pat-1234567"
-    assert house.webhooks.secret(hook) == secret
+    assert house.webhooks.secrets(hook) == [secret]
     kept_answer = house.idempotency.begin("local", "k", "f")
     assert kept_answer is not None
     assert kept_answer.body == b"answer"

@@ -164,6 +164,50 @@ def test_every_event_of_the_code_can_be_asked_for() -> None:
     assert not matches("job.fail", "job.failed")
 
 
+def test_two_secrets_sign_while_the_receiver_changes_over(tmp_path: Path, receiver: Receiver) -> None:
+    with running_service(tmp_path, REPROG_WORKER="false") as service:
+        made = service.ok("POST", "/v1/webhooks", json={"url": receiver.url})
+        path, old = f"/v1/webhooks/{made['id']}", made["secret"]
+
+        def fits(*secrets: str) -> list[bool]:
+            service.ok("POST", f"{path}/test")
+            headers, body = receiver.got[-1]
+            found: list[bool] = []
+            for secret in secrets:
+                try:
+                    found.append(bool(Webhook(secret).verify(body, headers)))
+                except WebhookVerificationError:
+                    found.append(False)
+            return found
+
+        turned = service.ok("POST", f"{path}/rotate")
+        new = turned["secret"]
+        assert turned["old_secret_until"] is not None
+        assert "secret" not in service.ok("GET", path)
+        assert fits(old, new) == [True, True]
+        assert receiver.got[-1][0]["webhook-signature"].count("v1,") == 2
+        last = service.ok("POST", f"{path}/rotate", json={"keep_hours": 0})
+        assert last["old_secret_until"] is None
+        assert fits(old, new, last["secret"]) == [False, False, True]
+        for hours in (-1, 721, "x"):
+            answer = service.client.post(f"{path}/rotate", json={"keep_hours": hours})
+            assert (answer.status_code, answer.json()["param"]) == (422, "keep_hours")
+        assert service.client.post("/v1/webhooks/wh_none/rotate").status_code == 404
+
+
+def test_an_old_secret_ends_by_itself_and_is_forgotten(store: Webhooks) -> None:
+    hook, old = store.create("", "https://a.example", ["*"])
+    _, new = store.rotate(hook.id, 3600)
+    assert store.secrets(hook.id) == [new, old]
+    assert store.reseal() == 1
+    assert store.secrets(hook.id) == [new, old]
+    _, newest = store.rotate(hook.id, 1e-6)
+    assert store.secrets(hook.id) == [newest]
+    store.prune()
+    assert store.get(hook.id).old_secret_until is None
+    assert store._row(hook.id)[0]["old_secret_encrypted"] is None
+
+
 def test_a_claim_is_one_senders_and_comes_back_when_it_dies(
     store: Webhooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,12 @@ class WebhookPatch(Body):
     enabled: bool | None = None
 
 
+class WebhookRotation(Body):
+    keep_hours: Annotated[float, Field(ge=0, le=720, allow_inf_nan=False)] = Field(
+        default=24.0, description="So long the old secret signs beside the new one; 0: it ends at once."
+    )
+
+
 class WebhookView(BaseModel):
     id: str
     object: Literal["webhook"] = "webhook"
@@ -95,6 +101,9 @@ class WebhookView(BaseModel):
     events: list[str]
     enabled: bool
     created_at: Time
+    old_secret_until: Time | None = Field(
+        description="Until then the secret before the last rotation signs too."
+    )
 
 
 class NewWebhook(WebhookView):

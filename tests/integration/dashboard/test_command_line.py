@@ -99,6 +99,7 @@ webhooks create http://127.0.0.1:9/hook --name hook --event job.*
 webhooks list
 webhooks get {webhook}
 webhooks update {webhook} --name other --off
+webhooks rotate {webhook} --keep-hours 2
 webhooks test {webhook}
 webhooks deliveries {webhook}
 webhooks redeliver {webhook} {delivery}

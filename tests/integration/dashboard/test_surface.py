@@ -68,6 +68,7 @@ PAGES = {
     "GET /v1/webhooks/{webhook_id}": "GET /webhooks/{webhook_id}",
     "PATCH /v1/webhooks/{webhook_id}": "POST /webhooks/{webhook_id}/change",
     "DELETE /v1/webhooks/{webhook_id}": "POST /webhooks/{webhook_id}/delete",
+    "POST /v1/webhooks/{webhook_id}/rotate": "POST /webhooks/{webhook_id}/rotate",
     "POST /v1/webhooks/{webhook_id}/test": "POST /webhooks/{webhook_id}/test",
     "GET /v1/webhooks/{webhook_id}/deliveries": "GET /webhooks/{webhook_id}",
     "POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver": (
