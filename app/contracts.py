@@ -93,6 +93,7 @@ class ProviderInfo:
     max_batch: int = 1
     max_image_bytes: int = 4_000_000
     min_side: int = 1
+    enlarges_below: int = 0  # sides below are accepted, and stretched by the service in its own way
 
 
 class Provider(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from base64 import b64decode
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -67,15 +68,27 @@ Answer = Callable[[bytes], web.Response] | str
 
 def shares(name: str, body: bytes) -> list[float]:
     """One number in 0 to 1 for each image of a request: a function of its bytes."""
-    parts = [body]
-    if name in ("clarifai", "google_vision"):
-        asked = json.loads(body)["inputs" if name == "clarifai" else "requests"]
-        images = [
-            part["data"]["image"]["base64"] if name == "clarifai" else part["image"]["content"]
-            for part in asked
-        ]
-        parts = [image.encode() for image in images]
+    parts = sent(name, body)
     return [int.from_bytes(blake2b(part, digest_size=2).digest(), "big") / 65_535 for part in parts]
+
+
+#: provider -> the base64 texts of a JSON body; the body is the image itself where there is none.
+TEXTS: dict[str, Callable[[Any], list[str]]] = {
+    "clarifai": lambda body: [given["data"]["image"]["base64"] for given in body["inputs"]],
+    "google_vision": lambda body: [asked["image"]["content"] for asked in body["requests"]],
+    "huggingface": lambda body: [body["inputs"]],
+    "rekognition": lambda body: [body["Image"]["Bytes"]],
+    "openai_moderation": lambda body: [
+        item["image_url"]["url"].removeprefix("data:image/png;base64,") for item in body["input"]
+    ],
+}
+
+
+def sent(name: str, body: bytes) -> list[bytes]:
+    """The image files of one request."""
+    if name not in TEXTS:
+        return [body]
+    return [b64decode(text, validate=True) for text in TEXTS[name](json.loads(body))]
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 
+from app import providers
 from app.api import auth, views
 from app.api.deps import Services, Wired
 from app.api.lists import After, Limit, page
@@ -68,8 +69,11 @@ def _concerns(
 ) -> list[dict[str, str]]:
     """Raises BadRequest `too_many_classes`."""
     per_class = {name: sum(row.get(name, 0) for row in data.counts.values()) for name in data.classes}
-    kind = connection.options.get("score_kind", "probability")
-    return counsel.concerns(spec, per_class, len(connection.labels), kind, plan)
+    info = providers.make(
+        connection.provider, connection.base_url, connection.model, "", connection.options
+    ).info
+    found = counsel.concerns(spec, per_class, len(connection.labels), info.score_kind, plan)
+    return found + counsel.enlarged(spec.method.build().size or info.input_size, info.enlarges_below)
 
 
 @router.post("", status_code=201, response_model=JobView, dependencies=[auth.needs("spend")])

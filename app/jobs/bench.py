@@ -41,6 +41,7 @@ class Source:
     score_kind: ScoreKind
     input_size: int
     labels: int  # known before the probe; 0: unknown
+    enlarges_below: int = 0  # pixels; the service stretches smaller images itself
 
     @property
     def chunk(self) -> int:

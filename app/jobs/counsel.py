@@ -60,6 +60,20 @@ def concerns(
     return found
 
 
+def enlarged(side: int, least: int) -> list[dict[str, str]]:
+    """A warning where the service stretches images of `side` pixels to its own `least`."""
+    if side >= least:
+        return []
+    return [
+        _concern(
+            "enlarged_by_service",
+            f"Images go out at {side} pixels; the service stretches those below {least} in a way of its own, "
+            "so what is learned pixel by pixel is blurred before the model sees it.",
+            f"Leave `size` and the connection's input_size at {least} or more.",
+        )
+    ]
+
+
 def refuse_blunt(classes: int, source_labels: int, kind: ScoreKind, views: int) -> None:
     """Raises BadRequest `too_many_classes` where the answers cannot name so many classes: one label's share
     of itself is always 1, and K hard labels under r views make K^r patterns."""
@@ -173,6 +187,17 @@ def told(state: MethodState) -> list[dict[str, str]]:
                 "probes_lost_in_rounding",
                 f"Only {share:.0%} of the probes differ from the image they probe, once pixels are rounded.",
                 "Raise `smoothing`, or lower `program.resolution`: the estimate is noise otherwise.",
+            )
+        )
+    if state.meta.get("error") == "probes_not_felt":
+        share = state.metrics.get("felt_fraction", 0.0)
+        found.append(
+            _concern(
+                "probes_not_felt",
+                f"Only {share:.0%} of the probes changed an answer, though their pixels differ: the service "
+                "resizes or re-compresses images, rounds its scores, or answers labels alone.",
+                "Raise `smoothing`, lower `program.resolution`, or use race or auto; the test of the "
+                "connection with probes says whether the service resizes or re-compresses.",
             )
         )
     return found

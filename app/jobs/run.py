@@ -186,7 +186,7 @@ def _concerns(run: Run) -> None:
     counts = np.bincount(np.concatenate(list(run.data.labels.values())), minlength=len(run.data.classes))
     per_class = dict(zip(run.data.classes, counts.tolist(), strict=True))
     found = counsel.concerns(run.spec, per_class, run.source.labels, run.source.score_kind, run.plan)
-    _warn(run, found)
+    _warn(run, found + counsel.enlarged(run.size, run.source.enlarges_below))
 
 
 def _warn(run: Run, found: list[dict[str, str]]) -> None:

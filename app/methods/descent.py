@@ -40,6 +40,7 @@ EVALUATED = 3  # with evaluate_every null, one query in so many steps' queries g
 START = 0.3  # standard deviation of the first prompt: an even grey frame is a cliff for many networks
 GREY = 127.5  # grey levels per unit of the prompt, at amplitude 1
 LEAST_DISTINCT = 0.5
+LEAST_FELT = 0.5  # of the probes: below, differences of losses are mostly nothing
 LOOKED_AT = 4  # images on which it is checked that probes survive rounding
 
 
@@ -133,6 +134,9 @@ class Descent:
         told: dict[str, Any] = {"error": state.meta["error"]}
         if distinct < LEAST_DISTINCT:
             told["error"] = "probes_lost_in_rounding"
+        elif (felt := self._felt(scores)) is not None:
+            metrics["felt_fraction"] = felt
+            told["error"] = told["error"] or ("probes_not_felt" if felt < LEAST_FELT else None)
         told |= self._noise(problem, state, each, metrics)
         look = moved.step % pace.every == 0 or moved.step >= pace.steps
         if told.get("warnings") and self.options.give_up:
@@ -155,6 +159,14 @@ class Descent:
         metrics["gradient_noise"] = c
         warning = noise.warning(c, dim, problem.queries)
         return {"noise": known, "warnings": [] if warning is None else [warning]}
+
+    def _felt(self, scores: Scores) -> float | None:
+        """Share of the probes (C, n, K) that got another answer than the candidate they are compared with."""
+        pairs = noise.pairs(self.options.optimiser(), len(scores))
+        if pairs is None or not len(pairs[0]):
+            return None
+        seen = np.nan_to_num(scores, nan=-np.inf)
+        return float((seen[pairs[0]] != seen[pairs[1]]).any(axis=-1).mean())
 
     def _losses(self, problem: Problem, state: MethodState, rows: NDArray[np.intp], scores: Scores) -> Scores:
         """(C, n) losses of the candidates on each image from (C, n, K) scores of the mini-batch."""

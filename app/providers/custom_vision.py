@@ -40,6 +40,7 @@ _FAMILIES: tuple[tuple[str, type[ProviderError]], ...] = (
     ("NotFound", ConfigError),
     ("Forbidden", KeyRefused),
 )
+ENLARGES_BELOW = 256  # pixels; smaller images are taken and stretched
 _REQUEST_IDS = ("apim-request-id", "x-ms-request-id", "request-id")
 
 
@@ -60,7 +61,9 @@ class Options(BaseModel):
     api_version: str = Field("v3.1", pattern=r"^v3\.\d(-preview)?$")
     store: bool = Field(False, description="Let the service keep the images for 30 days (half the rate).")
     score_kind: ScoreKind = Field("probability", description="A multilabel project is `independent`.")
-    input_size: int = Field(256, ge=8, le=4096, description="Smaller images are enlarged by the service.")
+    input_size: int = Field(
+        ENLARGES_BELOW, ge=8, le=4096, description="Smaller images are enlarged by the service."
+    )
 
 
 class CustomVision(wire.Unlisted):
@@ -90,6 +93,7 @@ class CustomVision(wire.Unlisted):
             input_size=options.input_size,
             max_batch=1,
             max_image_bytes=4_000_000,
+            enlarges_below=ENLARGES_BELOW,
         )
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import zipfile
 from base64 import b64decode
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -19,7 +20,8 @@ import httpx
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from fault_cases import CASES, SECRET, Case, Service
+from aiohttp import web
+from fault_cases import CASES, SECRET, Case, Service, shares, tags
 from gateway_house import FAST
 from PIL import Image
 
@@ -203,6 +205,14 @@ async def test_fault_in_a_job(place: Place, name: str) -> None:
     assert sum(event["count"] for event in told) == case.rejected
 
 
+def test_every_fault_goes_through_a_job() -> None:
+    """F1 to F30: a case of the table, or tests named after it here and in `test_fault_images`."""
+    here = Path(__file__).parent
+    text = "".join((here / f"test_fault_{part}.py").read_text() for part in ("jobs", "images"))
+    named = "".join(re.findall(r"def test_((?:f\d+_)+)", text)) + "".join(f"f{name[1:]}" for name in CASES)
+    assert {int(number) for number in re.findall(r"f(\d+)[_ ]", named)} == set(range(1, 31))
+
+
 async def test_f10_a_service_that_stalls(place: Place) -> None:
     """After some images nothing more is answered: the job ends its waiting, and goes on from the store."""
     service = Service("custom_vision", [])
@@ -252,6 +262,30 @@ async def test_f18_f28_answers_belong_to_one_connection_and_stay(place: Place) -
         job = await place.run(await place.create(twin))
         assert job["cost"]["billable_queries"] == IMAGES
     assert (len(service.bodies), len(other.bodies)) == (IMAGES, IMAGES)
+
+
+async def test_f19_the_version_changes(place: Place) -> None:
+    """The job rests before it learns from two models at once; resumed, it asks everything of the new one."""
+
+    def newer(body: bytes) -> web.Response:
+        [p] = shares("custom_vision", body)
+        return web.json_response(tags(p, 1 - p, version="v2"))
+
+    service = Service("custom_vision", [])
+    async with service.serve():
+        connection = await place.connect(service)
+        ident = await place.create(connection)
+        service.script = [service.good] * 5 + [newer] * 100
+        job = await place.run(ident)
+        assert (job["status"], job["status_reason"]) == ("paused", "source_model_changed")
+        assert "v1" in job["error"]["detail"]
+        assert "v2" in job["error"]["hint"]
+        assert place.booked(ident, connection) == 6
+        await place.ok("POST", f"/v1/jobs/{ident}/resume")
+        job = await place.run(ident)
+    assert job["status"] == "succeeded"
+    assert job["metrics"]["model_version"] == "v2"
+    assert place.booked(ident, connection) == 5 + IMAGES  # the sixth answer was the new one's already
 
 
 async def test_f23_f24_one_image_per_request_and_one_base64(place: Place) -> None:
