@@ -33,6 +33,8 @@ MANY_LABELS = 20  # from here on a few candidates do: each view says enough
 FEW_CANDIDATES, MOST_CANDIDATES = 12, 200
 PER_VIEW = 4  # and so few candidates per view, of which the second round keeps more than are chosen
 BLOCK = 1000  # queries between checkpoints
+HEARD = "heard"  # the array of a round's scores so far
+MOST_HEARD = 2_000_000  # numbers of it; of a longer round the checkpoint holds none, and all are asked again
 
 
 class RaceOptions(SizedOptions):
@@ -135,13 +137,16 @@ class Race:
             unseen = np.ones(len(problem.labels["train"]), bool)
             unseen[self._rows(problem, SECOND)] = False
             return finals.tell(problem, state, scores, unseen, self.fused)
-        heat = _Heat(problem, scores, self._rows(problem, state.phase))
-        running: list[list[int]] = state.meta["running"]
-        if len(scores) < len(running):  # paid for one block more; all of them come back free at the end
-            paid = {"paid": state.meta["paid"] + len(scores)}
-            return choice.following(state, state.phase, paid, {}, heat.metrics())
+        running, paid, rows = state.meta["running"], state.meta["paid"], self._rows(problem, state.phase)
+        known = state.arrays.get(HEARD)
+        heard = scores if known is None else np.concatenate([known, scores])
+        kept = {HEARD: heard} if heard.size <= MOST_HEARD and (known is not None or not paid) else {}
+        if len(heard) < len(running):  # paid for one block more
+            metrics = _Heat(problem, scores, rows).metrics()
+            return choice.following(state, state.phase, {"paid": paid + len(scores)}, kept, metrics)
+        heat = _Heat(problem, heard, rows)
         phase, meta = self._after(self.rounds(problem.shape), state.phase, running, heat)
-        return choice.following(state, phase, meta, {}, heat.metrics())
+        return choice.following(state, phase, meta, kept if phase == NEAR else {}, heat.metrics())
 
     def _after(
         self, rounds: Rounds, phase: str, running: list[list[int]], heat: _Heat
@@ -165,9 +170,9 @@ class Race:
         return np.sort(order[: rounds.second if phase == SECOND else rounds.first])
 
     def _next(self, state: MethodState, rows: int) -> list[list[int]]:
-        """The next block to pay for, then everyone."""
+        """The next block to pay for; once all are paid for, but not at hand, everyone: that is free."""
         running, paid, block = state.meta["running"], state.meta["paid"], max(1, BLOCK // rows)
-        return running[paid : paid + block] if paid < len(running) and block < len(running) else running
+        return running[paid : paid + block] if paid < len(running) else running
 
 
 @dataclass(frozen=True, eq=False)

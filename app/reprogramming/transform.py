@@ -24,7 +24,6 @@ Floats = NDArray[np.float32]
 Basis = Literal["grid", "dct", "pixel"]
 
 MAX_SIZE = 2048  # pixels a side: above any source model's input
-_BLOCK = 32  # images resized before they are rendered: bounds the float memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,28 +177,33 @@ def render_many(views: Sequence[View], images: Images) -> Images:
 
 
 def _render_group(views: Sequence[View], images: Images, outs: Sequence[Images]) -> None:
-    """Views of equal placement side, turn, flip and tone, into their (N, S, S, 3) outputs."""
+    """Views of equal placement side, turn, flip and tone, into their (N, S, S, 3) outputs. Image by image:
+    one image's floats stay in the processor's cache."""
     first, side = views[0], views[0].box()[2]
-    tone = _tone(first)
-    offsets = [offset(view) for view in views]
-    for view, shift, out in zip(views, offsets, outs, strict=True):
+    plainly: list[Images] = []  # where the toned image goes as it is
+    shifted: list[tuple[Images, Floats]] = []  # where it is overlaid, and with what
+    for view, out in zip(views, outs, strict=True):
+        shift, (top, left, _) = offset(view), view.box()
         _paint_frame(view, shift, out)
-    for start in range(0, len(images), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        resized = np.stack([fit(_turned(first, image), side, side) for image in images[rows]])
-        plain = _pixels(tone)[resized]
-        toned: Floats | None = None
-        for view, shift, out in zip(views, offsets, outs, strict=True):
-            top, left, _ = view.box()
-            placed = out[rows, top : top + side, left : left + side]
-            if shift is None or view.mask == "frame":
-                placed[:] = plain
-            else:
-                toned = tone[resized] if toned is None else toned
-                scratch = toned + shift[top : top + side, left : left + side]
-                np.rint(scratch, out=scratch)
-                np.clip(scratch, 0, 255, out=scratch)
-                placed[:] = scratch  # an exact cast: already whole numbers
+        placed = out[:, top : top + side, left : left + side]
+        if shift is None or view.mask == "frame":
+            plainly.append(placed)
+        else:
+            shifted.append((placed, np.ascontiguousarray(shift[top : top + side, left : left + side])))
+    table = _pixels(_toned(np.arange(256, dtype=np.float32), first)).tobytes()
+    toned, scratch = np.empty((2, side, side, 3), dtype=np.float32)
+    for i, image in enumerate(images):
+        resized = fit(_turned(first, image), side, side)
+        if plainly:
+            plain = np.frombuffer(resized.tobytes().translate(table), np.uint8).reshape(resized.shape)
+            for placed in plainly:
+                placed[i] = plain
+        if shifted:
+            toned[:] = resized
+            _toned(toned, first)
+            for placed, shift in shifted:
+                np.add(toned, shift, out=scratch)
+                placed[i] = _whole(scratch)  # an exact cast
 
 
 def _paint_frame(view: View, shift: Floats | None, out: Images) -> None:
@@ -218,23 +222,30 @@ def _paint_frame(view: View, shift: Floats | None, out: Images) -> None:
         out[:, y, x] = frame[y, x]
 
 
-def _tone(view: View) -> Floats:
-    """(256,) the toned value of each grey level: gain and brightness, clipped to the pixel range."""
-    levels = np.arange(256, dtype=np.float32)
-    gained = (levels - np.float32(127.5)) * np.float32(view.gain) + np.float32(127.5 + view.brightness)
-    return np.clip(gained, 0, 255)
+def _toned(levels: Floats, view: View) -> Floats:
+    """Grey levels under the view's gain and brightness, clipped to the pixel range, in place."""
+    levels -= np.float32(127.5)
+    levels *= np.float32(view.gain)
+    levels += np.float32(127.5 + view.brightness)
+    return np.clip(levels, 0, 255, out=levels)
 
 
 def _turned(view: View, image: Images) -> Images:
+    if not view.flip and not view.turns % 4:
+        return image
     image = image[:, ::-1] if view.flip else image
     return np.ascontiguousarray(np.rot90(image, view.turns % 4))
 
 
 def _pixels(values: Floats) -> Images:
-    """The one rounding: half to even, clipped to 0..255."""
-    rounded = np.rint(values)
-    np.clip(rounded, 0, 255, out=rounded)
-    return rounded.astype(np.uint8)
+    """Rounded once, half to even, and clipped to 0..255."""
+    return _whole(values.copy()).astype(np.uint8)
+
+
+def _whole(values: Floats) -> Floats:
+    """Rounded half to even and clipped to the pixel range, in place."""
+    np.rint(values, out=values)
+    return np.clip(values, 0, 255, out=values)
 
 
 def distinct_fraction(base: Images, candidates: Images) -> float:

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from app.contracts import MethodState
 from app.methods import Race, Shape
+from app.methods import race as race_module
 from app.methods.candidates import candidates
 from app.methods.race import FIRST, NEAR, SECOND, RaceOptions, spread
+from app.reprogramming.program import to_bytes
 from app.reprogramming.transform import render
 
 DIGITS = Shape(
@@ -87,6 +89,26 @@ def test_phases_follow_each_other_and_the_second_round_holds_the_first() -> None
             rows[state.phase] = set(wish.rows.tolist())
     assert order == [FIRST, NEAR, SECOND, "validate", "fit", "validate", "fit", "done"]
     assert rows[FIRST] == rows[NEAR] < rows[SECOND]
+
+
+def test_a_race_too_long_for_its_checkpoint_asks_again_and_ends_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is paid is at hand, in the checkpoint or for the asking."""
+    ends: list[bytes] = []
+    for most in (race_module.MOST_HEARD, 0):
+        monkeypatch.setattr(race_module, "MOST_HEARD", most)
+        source = Source()
+        task = problem(source, queries=5000, views=2)
+        race, asked = Race(), 0
+        for state in play(race, task, source):
+            if state.phase == FIRST and (wish := race.ask(task, state)) is not None:
+                asked = max(asked, len(wish.views))
+            if state.phase == NEAR:
+                assert (race_module.HEARD in state.arrays) == (most > 0)
+        ends.append(to_bytes(race.program(task, state)))
+        assert (asked == race.rounds(task.shape).drawn) == (most == 0)
+    assert ends[0] == ends[1]
 
 
 def test_neighbours_descend_from_those_that_did_best() -> None:
