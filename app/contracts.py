@@ -226,6 +226,7 @@ class Settle:
     http_status: int | None = None
     request_id: str | None = None
     code: str | None = None
+    model_version: str | None = None  # as answered
 
 
 class AnswerStore(Protocol):

@@ -31,7 +31,7 @@ from app.storage.jobs import JobRecord
 
 _COLUMNS = (
     "id", "sent_at", "done_at", "purpose", "images", "billed", "outcome", "price", "cost", "currency",
-    "http_status", "code", "request_id",
+    "http_status", "code", "request_id", "model_version",
 )  # fmt: skip
 _BATCH = 1000
 _POINT = ("x", "step", "queries", "cost", "time")

@@ -182,7 +182,9 @@ def event(found: Event) -> dict[str, Any]:
 
 
 def attempt(line: Attempt, currency: str) -> dict[str, Any]:
-    same = ("id", "purpose", "images", "billed", "outcome", "http_status", "code", "request_id")
+    same = (
+        "id", "purpose", "images", "billed", "outcome", "http_status", "code", "request_id", "model_version"
+    )  # fmt: skip
     return {name: getattr(line, name) for name in same} | {
         "price": money(line.price_micros, currency),
         "cost": money(line.billed * line.price_micros, currency),

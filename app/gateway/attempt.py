@@ -168,6 +168,7 @@ async def conclude(g: Gateway, attempt: int, wish: Wish, items: Sequence[Item], 
         http_status=wire.status,
         request_id=reply.request_id or _request_id(wire),
         code=errors[0].code if errors else None,
+        model_version=reply.version or None,
     )
     await _settle(g, wish, settlement)
     return Settled(billed + unknown, reply.outcomes, rows, change=change)

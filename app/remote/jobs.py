@@ -183,7 +183,7 @@ def queries(
     if csv is not None:
         save(call("GET", path, params={"format": "csv"}), csv, as_json)
         return
-    columns = ("id", "sent_at", "purpose", "images", "outcome", "cost.amount")
+    columns = ("id", "sent_at", "purpose", "images", "outcome", "model_version", "cost.amount")
     show(call("GET", path, params={"limit": limit, "after": after}).json(), as_json, columns)
 
 

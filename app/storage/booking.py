@@ -36,7 +36,7 @@ _CLOSE = (
     .values(
         {
             name: bindparam(f"new_{name}")
-            for name in ("outcome", "billed", "http_status", "request_id", "code", "done_at")
+            for name in ("outcome", "billed", "http_status", "request_id", "code", "model_version", "done_at")
         }
     )
 )
@@ -286,6 +286,7 @@ def _settle(
         "new_http_status": op.http_status,
         "new_request_id": op.request_id and op.request_id[:120],
         "new_code": op.code and op.code[:60],
+        "new_model_version": op.model_version and op.model_version[:200],
         "new_done_at": clock,
     }
 

@@ -49,6 +49,7 @@ class Attempt:
     sent_at: float
     done_at: float | None
     payer: str | None = None  # the key that is charged too
+    model_version: str | None = None  # as answered; None: no answer, or it does not say
 
 
 class Ledger:
@@ -153,6 +154,7 @@ class Ledger:
         http_status: int | None = None,
         request_id: str | None = None,
         code: str | None = None,
+        model_version: str | None = None,
     ) -> bool:
         """Store the answers and close the attempt in one transaction: `billed` images and those whose
         outcome is `unknown` are spent, the rest is released.
@@ -162,7 +164,17 @@ class Ledger:
         """
         return bool(
             self._line.do(
-                Settle(attempt_id, answers, billed, unknown, outcome, http_status, request_id, code)
+                Settle(
+                    attempt_id,
+                    answers,
+                    billed,
+                    unknown,
+                    outcome,
+                    http_status,
+                    request_id,
+                    code,
+                    model_version,
+                )
             )
         )
 

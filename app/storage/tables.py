@@ -177,6 +177,7 @@ attempts = Table(  # one HTTP request to a provider: committed before its bytes 
     Column("sent_at", Float, nullable=False),
     Column("done_at", Float),
     Column("payer", String(40)),  # the key that is charged too
+    Column("model_version", String(200)),  # as answered; null: no answer, or it does not say
     Index("ix_attempts_scope", "scope", "id"),
     Index(
         "ix_attempts_open",

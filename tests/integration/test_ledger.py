@@ -49,7 +49,8 @@ def test_reserve_settle_moves_money_in_both_scopes(ledger: Ledger) -> None:
     ledger.open("job_1", 10 * PRICE, 10)
     attempt = reserve(ledger, images=8, retried=3)
     assert ledger.cost("job_1") == Cost(0, 8 * PRICE, 10 * PRICE, 0, 8, 10, retried_queries=3)
-    assert ledger.settle(attempt, [], billed=5, unknown=2, outcome="partial", http_status=207, request_id="r")
+    told = {"http_status": 207, "request_id": "r", "model_version": "v" * 300}
+    assert ledger.settle(attempt, [], billed=5, unknown=2, outcome="partial", **told)
     after = Cost(7 * PRICE, 0, 10 * PRICE, 7, 0, 10, unknown_queries=2, retried_queries=3)
     assert ledger.cost("job_1") == after
     account = ledger.cost("conn_1")
@@ -58,6 +59,7 @@ def test_reserve_settle_moves_money_in_both_scopes(ledger: Ledger) -> None:
     assert ledger.cost("job_1") == after
     [line] = ledger.list_attempts("job_1")
     assert (line.outcome, line.billed, line.http_status, line.request_id) == ("partial", 7, 207, "r")
+    assert line.model_version == "v" * 200
 
 
 def test_settle_stores_answers_once(ledger: Ledger) -> None:

@@ -101,6 +101,7 @@ class QueryLine(BaseModel):
     http_status: int | None
     code: str | None
     request_id: str | None
+    model_version: str | None
     price: Money
     cost: Money
     sent_at: Time
