@@ -64,16 +64,8 @@ def judge(
     right = {name: predicted == labels for name, (predicted, _) in beside.items()}
     parts = {"program": mine, "pixels": right["raw_pixels"]}
     if paid is not None:
-        other = "scores" if program.pixel_features else "scores_and_pixels"
-        refitted = rehead(problem, program, paid, Head(fused=not program.pixel_features))
-        parts[other] = programs.score(refitted, scores[1:], images).argmax(axis=1) == labels
-    test = {
-        **_accuracy(mine),
-        "images": len(labels),
-        "unanswered": int((~answered).sum()),
-        "queries_per_prediction": len(program.views),
-        **describe(target, labels, problem.target_labels, problem.seed),
-    }
+        name, predicted = _other_part(problem, program, paid, images, scores[1:])
+        parts[name] = predicted == labels
     verdict = metrics.verdict(
         mine,
         right["linear_head"],
@@ -84,12 +76,27 @@ def judge(
         plain=all(view.plain for view in program.views),
     )
     return {
-        "test": test,
+        "test": {
+            **_accuracy(mine),
+            "images": len(labels),
+            "unanswered": int((~answered).sum()),
+            "queries_per_prediction": len(program.views),
+            **describe(target, labels, problem.target_labels, problem.seed),
+        },
         "baselines": {
             name: {**_accuracy(right[name]), "queries": queries} for name, (_, queries) in beside.items()
         },
         "verdict": verdict | {"parts": {name: _accuracy(flags) for name, flags in parts.items()}},
     }
+
+
+def _other_part(
+    problem: Problem, program: Program, paid: dict[Split, Scores], images: Images, scores: Scores
+) -> tuple[str, Labels]:
+    """What the same views predict from (V, n, K) scores by a head that reads pixels too, or no longer."""
+    other = rehead(problem, program, paid, Head(fused=not program.pixel_features))
+    name = "scores" if program.pixel_features else "scores_and_pixels"
+    return name, programs.score(other, scores, images).argmax(axis=1)
 
 
 def rehead(problem: Problem, program: Program, paid: dict[Split, Scores], head: Head) -> Program:
@@ -104,32 +111,47 @@ def rehead(problem: Problem, program: Program, paid: dict[Split, Scores], head: 
 def rivals(
     problem: Problem, images: Images, plain: Scores, records: NDArray[np.float64] | None = None
 ) -> dict[str, tuple[Labels, int]]:
-    """Each baseline's predictions on the test split, and the training queries it needed. `raw_pixels` learns
-    from the features of the records themselves, too, where the images were drawn from such."""
-    train_images = np.concatenate([problem.images["train"], problem.images["val"]])
-    train_labels = np.concatenate([problem.labels["train"], problem.labels["val"]])
-    train_scores = np.concatenate([problem.probe["train"], problem.probe["val"]])
-    groups = np.concatenate([problem.groups["train"], problem.groups["val"]]) if problem.groups else None
-    classes, paid = problem.classes, len(train_labels)
-    per_class = min(10, train_scores.shape[1] // classes)
-    known_raw, asked_raw = picture.features(train_images), picture.features(images)
+    """Each baseline's predictions on the test split, and the training queries it needed. `plain` (n, K) are
+    the scores of the plain images."""
+    found = free_rivals(problem, images, records) | paid_rivals(problem, images, plain)
+    return {name: found[name] for name in BASELINES}
+
+
+def free_rivals(
+    problem: Problem, images: Images, records: NDArray[np.float64] | None = None
+) -> dict[str, tuple[Labels, int]]:
+    """Those that ask no source model. `raw_pixels` learns from the features of the records themselves, too,
+    where the images were drawn from such."""
+    labels = np.concatenate([problem.labels[split] for split in LEARNING])
+    known = picture.features(np.concatenate([problem.images[split] for split in LEARNING]))
+    asked = picture.features(images)
     if problem.records is not None and records is not None:
         learned = np.concatenate([problem.records[split] for split in LEARNING])
-        known_raw = np.concatenate([learned, known_raw], axis=1)
-        asked_raw = np.concatenate([records, asked_raw], axis=1)
-    known = mapping.shares(train_scores, problem.score_kind)
-    mapped = (  # fewer source labels than classes: no label can stand for one class alone
-        mapping.frequency_mapping(known, train_labels, classes, per_class)
-        if per_class >= 1
-        else mapping.bayesian_mapping(known, train_labels, classes)
-    )
-    log_scores = mapping.log_scores(train_scores, problem.floor, problem.score_kind)
-    head = mapping.linear_mapping(log_scores, train_labels, classes, groups=groups, seed=problem.seed)
+        known = np.concatenate([learned, known], axis=1)
+        asked = np.concatenate([records, asked], axis=1)
     return {
-        "majority": (np.full(len(images), metrics.majority(train_labels), dtype=np.intp), 0),
-        "mapping_only": (_plain_program(problem, images, mapped, plain), paid),
-        "linear_head": (_plain_program(problem, images, head, plain), paid),
-        "raw_pixels": (metrics.raw_pixel_baseline(known_raw, train_labels, asked_raw, problem.seed), 0),
+        "majority": (np.full(len(images), metrics.majority(labels), dtype=np.intp), 0),
+        "raw_pixels": (metrics.raw_pixel_baseline(known, labels, asked, problem.seed), 0),
+    }
+
+
+def paid_rivals(problem: Problem, images: Images, plain: Scores) -> dict[str, tuple[Labels, int]]:
+    """Those that learn from the source model's scores of the plain images, and read `plain` (n, K)."""
+    labels = np.concatenate([problem.labels[split] for split in LEARNING])
+    scores = np.concatenate([problem.probe[split] for split in LEARNING])
+    groups = None if problem.groups is None else np.concatenate([problem.groups[s] for s in LEARNING])
+    classes, known = problem.classes, mapping.shares(scores, problem.score_kind)
+    per_class = min(10, scores.shape[1] // classes)
+    mapped = (  # fewer source labels than classes: no label can stand for one class alone
+        mapping.frequency_mapping(known, labels, classes, per_class)
+        if per_class >= 1
+        else mapping.bayesian_mapping(known, labels, classes)
+    )
+    log_scores = mapping.log_scores(scores, problem.floor, problem.score_kind)
+    head = mapping.linear_mapping(log_scores, labels, classes, groups=groups, seed=problem.seed)
+    return {
+        "mapping_only": (_plain_program(problem, images, mapped, plain), len(labels)),
+        "linear_head": (_plain_program(problem, images, head, plain), len(labels)),
     }
 
 

@@ -155,34 +155,42 @@ def verdict(
     low, high = paired_difference_interval(asked, linear_head)
     gain, above_pixels = float(asked.mean() - linear_head.mean()), float(program.mean() - raw_pixels.mean())
     gains, beats = gain > 0 and head_p < 0.05, above_pixels > 0 and pixels_p < 0.05
-    count = f"{queries_per_prediction} {'query' if queries_per_prediction == 1 else 'queries'} a prediction"
-    interval = f"95 % interval {_points(low)} to {_points(high)}"
-    head = "a linear head on the API's scores"
-    if gains:
-        sentence = f"Adds {_points(gain)} points over {head}, {interval}; costs {count}."
-    else:
-        sentence = f"Does not beat {head} (difference {_points(gain)} points, {interval}); costs {count}."
-    if plain and scores_alone is None:
-        sentence = f"No program beats the plain picture, which is served with its best head. {sentence}"
-    elif plain:
-        sentence = f"No program adds to the plain picture with your pixels beside its scores. {sentence}"
+    said = [_over_head(gains, gain, low, high, queries_per_prediction)]
+    if plain:
+        said.insert(0, _NOTHING_ADDED[scores_alone is not None])
     if scores_alone is not None:
-        sentence += f" With your pixels beside the scores it is right {program.mean():.1%}."
-    if beats:
-        sentence += f" Beats a model on your {ground}, which needs no API, by {_points(above_pixels)} points."
-    else:
-        sentence += (
-            f" Does not beat a model on your {ground} ({raw_pixels.mean():.1%} right without a query): "
-            "do not buy this."
-        )
+        said.append(f"With your pixels beside the scores it is right {program.mean():.1%}.")
+    said.append(_over_pixels(beats, above_pixels, float(raw_pixels.mean()), ground))
     return {
         "program_helps": gains and not plain,
         "p_value": head_p,
-        "sentence": sentence,
+        "sentence": " ".join(said),
         "gain": {"points": round(100 * gain, 2), "ci95": [round(100 * low, 2), round(100 * high, 2)]},
         "beats_pixels": beats,
         "pixels_p_value": pixels_p,
     }
+
+
+#: What a verdict begins with where the plain picture is served: with a head on scores alone, and fused.
+_NOTHING_ADDED = (
+    "No program beats the plain picture, which is served with its best head.",
+    "No program adds to the plain picture with your pixels beside its scores.",
+)
+
+
+def _over_head(gains: bool, gain: float, low: float, high: float, queries: int) -> str:
+    """Shares of the images, and queries per prediction."""
+    head, interval = "a linear head on the API's scores", f"95 % interval {_points(low)} to {_points(high)}"
+    cost = f"costs {queries} {'query' if queries == 1 else 'queries'} a prediction"
+    if gains:
+        return f"Adds {_points(gain)} points over {head}, {interval}; {cost}."
+    return f"Does not beat {head} (difference {_points(gain)} points, {interval}); {cost}."
+
+
+def _over_pixels(beats: bool, gain: float, pixels: float, ground: str) -> str:
+    if beats:
+        return f"Beats a model on your {ground}, which needs no API, by {_points(gain)} points."
+    return f"Does not beat a model on your {ground} ({pixels:.1%} right without a query): do not buy this."
 
 
 def _points(share: float) -> str:
