@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.common import RESULTS
 
-NAMES = ("cpu", "rate", "proxy", "ledger", "resume", "million", "scaling")
+NAMES = ("cpu", "rate", "proxy", "pages", "ledger", "resume", "million", "scaling")
 LONG = ("learning",)
 
 

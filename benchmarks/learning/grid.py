@@ -35,6 +35,7 @@ OTHERS = (
     ("messidor", "img1000"),
     ("ecg200", "mod5"),
 )
+SOME_IMAGES = (("melanoma", "mod5"), ("melanoma", "nsfw2"))  # 1,000 queries do not learn from all there are
 CONNECTOMES = tuple(("abide", source) for source in ("mod5", "nsfw2", "signs43", "img1000"))
 DESCENTS = ("spsa", "nes", "cma_es", "zoo", "zoo-newton", "prior")
 ABLATIONS = ("bar q=1", "bar q=25", "bar m=1", "bar m=3", "bar cross-entropy", "bar random")
@@ -59,24 +60,30 @@ def cells() -> list[Cell]:
 
 
 def _cells() -> Iterator[Cell]:
-    pairs, autos = (*FULL, *OTHERS), ("auto-scores", "auto")
+    pairs = (*FULL, *OTHERS)
     yield from _block(pairs, ["baselines"], [2_000])  # 10,000 queries learn from the same images
     for task, source, views, queries in GOALS:
         yield from _block([(task, source)], ["auto-scores"], [queries], views)
-    yield from _block(pairs, ["bar"], BUDGETS, 1)
-    yield from _block(pairs, autos, (*BUDGETS, TENTH))
+    for queries in BUDGETS:
+        yield from _block(pairs, ["bar"], [queries], 1)
+        yield from _block(pairs, ["auto-scores"], [queries])
+    yield from _block(pairs, ["auto-scores"], [TENTH])
+    yield from _block(SOME_IMAGES, ["baselines"], [TENTH])
+    yield from _block(CONNECTOMES, ["baselines"], [2_000], seeds=FOLDS)
+    for queries in BUDGETS:
+        yield from _block(CONNECTOMES, ["bar"], [queries], 1, FOLDS)
+        yield from _block(CONNECTOMES, ["auto-scores"], [queries], seeds=FOLDS)
+    yield from _block([ABLATED], ABLATIONS, BUDGETS[1:], 1)
     for queries in BUDGETS:
         yield from _block(FULL, ["race", "views"], [queries])
         yield from _block(FULL, ["bar-paper", *DESCENTS], [queries], 1)
-    yield from _block([ABLATED], ABLATIONS, BUDGETS[1:], 1)
-    yield from _block(pairs, ["baselines"], [TENTH, LEAST])
-    yield from _block(pairs, autos, [LEAST])
+    yield from _block(pairs, ["baselines"], [LEAST])
+    yield from _block(pairs, ["auto-scores"], [LEAST])
     yield from _block(pairs, ["bar"], [LEAST], 1)
     yield from _block(FULL, ["race", "views"], [LEAST])
     yield from _block(FULL, DESCENTS, [LEAST], 1)
-    yield from _block(CONNECTOMES, ["baselines"], [2_000], seeds=FOLDS)
-    yield from _block(CONNECTOMES, ["bar"], BUDGETS, 1, FOLDS)
-    yield from _block(CONNECTOMES, autos, BUDGETS, seeds=FOLDS)
+    yield from _block(pairs, ["auto"], (*BUDGETS, TENTH, LEAST))
+    yield from _block(CONNECTOMES, ["auto"], BUDGETS, seeds=FOLDS)
     yield from _block([("digits", "img1000@224")], ["auto-scores"], [2_000], 2)
     yield from _block([("digits", "mod5@224")], ["auto-scores"], [10_000], 8)
     yield from _block(FULL[:1], ["auto-scores"], [MOST], 8)
