@@ -27,6 +27,7 @@ from app.errors import BadRequest, UnsupportedType
 from app.jobs import dataset as images
 from app.jobs.dataset import FORMATS
 from app.jobs.inspection import FAULTS
+from app.reprogramming import picture
 
 _RAW = {
     "", "application/zip", "application/x-zip-compressed", "application/x-zip", "application/x-npz",
@@ -83,6 +84,10 @@ async def upload_dataset(
     label_column: Annotated[
         str | None, Query(max_length=200, description="Of a table or parquet file; absent: `label`, `class`.")
     ] = None,
+    background: Annotated[
+        str,
+        Query(max_length=40, description="Colour under transparent pixels: `rrggbb` or a name."),
+    ] = "white",
 ) -> dict[str, Any]:
     """Upload a zip or tar (folder per class, imagefolder, CSV manifest), an npz (MedMNIST), parquet, or text
     without pictures (rows, series, sequences), as the raw body or as `file` of a form; or single images, a
@@ -96,9 +101,12 @@ async def upload_dataset(
         raise BadRequest(
             f"There is no fault {min(unknown)!r}.", param="allow", hint=f"Any of: {', '.join(FAULTS)}."
         )
+    below = picture.colour(background)
     async with _spooled(request, wired) as (path, filename):
         title = name or Path(filename).stem[:200] or "data set"
-        read = partial(images.ingest, path, format, seed=seed, allow=faults, label_column=label_column)
+        read = partial(
+            images.ingest, path, format, seed=seed, allow=faults, label_column=label_column, background=below
+        )
         created = await asyncio.to_thread(_ingest, wired, read, seed, title)
     response.headers["Location"] = f"/v1/datasets/{created['id']}"
     return created

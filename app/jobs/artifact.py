@@ -78,6 +78,7 @@ def describe(program: Program) -> dict[str, Any]:
         "target_labels": list(program.target_labels),
         "queries_per_prediction": len(program.views),
         "image_size": list(program.canonical),
+        "background": list(program.background),
         "source_size": program.views[0].size,
         "score_kind": program.score_kind,
         "pixel_features": program.pixel_features,

@@ -27,6 +27,7 @@ from app.jobs.intake import FORMATS, Files, encode, take_in
 from app.jobs.pack import Item
 from app.jobs.splits import SPLITS, assign, clusters
 from app.reprogramming.encoder import Encoder
+from app.reprogramming.picture import WHITE, Colour
 
 __all__ = ["FORMATS", "LIMITS", "Dataset", "IngestLimits", "Ingested", "ingest", "item_png", "items", "load"]
 
@@ -59,6 +60,7 @@ class Dataset:
     groups: dict[Split, NDArray[np.intp]] | None
     canonical: tuple[int, int]
     encoder: Encoder | None = None  # drew the images from records
+    background: Colour = WHITE  # that their transparent pixels were laid on
     features: dict[Split, NDArray[np.float64]] | None = None  # (n, F) of the records
 
 
@@ -93,6 +95,7 @@ def load(folder: Path, *, max_side: int) -> Dataset:
         groups=groups,
         canonical=canonical,
         encoder=pack.encoder(folder),
+        background=pack.background(folder),
         features=None if rows is None else {split: rows[span] for split, span in spans.items()},
     )
 
@@ -145,13 +148,15 @@ def ingest(
     *,
     allow: Collection[str] = (),
     label_column: str | None = None,
+    background: Colour = WHITE,
     limits: IngestLimits = LIMITS,
 ) -> Ingested:
     """Read the upload in file `source` into the new folder `target`; a failure leaves nothing there.
 
     `format` is one of FORMATS; `auto` goes by the bytes. Splits that are not given are made from `seed`:
     60 / 20 / 20, or 20 % of train when only train and one other were given. `allow` names the faults that are
-    taken as they are (inspection.FAULTS); `label_column` the label of a table whose header does not.
+    taken as they are (inspection.FAULTS); `label_column` the label of a table whose header does not;
+    transparent pixels are laid on `background`.
 
     Raises BadRequest (`ambiguous_format`, `ambiguous_labels`, `contradictory_labels`, `empty_dataset`,
     `extra_missing`, `invalid_npz`, `label_column_missing`, `label_table_missing`, `leaks_between_splits`,
@@ -162,7 +167,7 @@ def ingest(
     if target.exists():
         raise Conflict("The data set's folder exists already.")
     with _workplace(target) as work:
-        files = take_in(source, format, work / RAW, limits, label_column)
+        files = take_in(source, format, work / RAW, limits, label_column, background)
         if not files.items:
             raise _empty(files)
         names = _class_names(files)
@@ -171,7 +176,7 @@ def ingest(
         if files.records:
             encode(files, work / RAW)
         result = _summary(files, names, splits_note, allow)
-        pack.write(work, work / RAW, files.items, names)
+        pack.write(work, work / RAW, files.items, names, background)
         (work / RAW).unlink()
         work.rename(target)
     return result
@@ -302,7 +307,7 @@ def _summary(files: Files, names: tuple[str, ...], splits_note: str, allow: Coll
         "splits": splits_note,
         "class_histogram": {name: sum(counts[split][name] for split in SPLITS) for name in names},
         **findings.sections,
-        "image_sizes": _sizes(sizes, files.shrunk),
+        "image_sizes": _sizes(sizes, files.shrunk, files.background),
         "warnings": files.warnings + findings.warnings,
     }
     if files.records:
@@ -311,7 +316,7 @@ def _summary(files: Files, names: tuple[str, ...], splits_note: str, allow: Coll
     return Ingested(names, rows, _digest(files.items), report, height, width, len(files.items))
 
 
-def _sizes(sizes: Sequence[tuple[int, int]], shrunk: int) -> dict[str, Any]:
+def _sizes(sizes: Sequence[tuple[int, int]], shrunk: int, background: Colour) -> dict[str, Any]:
     """Stored sizes, (height, width) in pixels."""
     kinds = Counter(sizes)
     return {
@@ -320,7 +325,9 @@ def _sizes(sizes: Sequence[tuple[int, int]], shrunk: int) -> dict[str, Any]:
         "smallest": list(min(kinds, key=lambda size: size[0] * size[1])),
         "largest": list(max(kinds, key=lambda size: size[0] * size[1])),
         "shrunk": shrunk,
-        "rule": "RGB, 8 bit, EXIF orientation applied; a longer side over the limit is shrunk to it.",
+        "rule": "RGB, 8 bit, EXIF orientation applied, transparent pixels on the background; a longer side "
+        "over the limit is shrunk to it.",
+        "background": "#{:02x}{:02x}{:02x}".format(*background),
     }
 
 

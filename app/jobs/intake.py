@@ -20,6 +20,7 @@ from app.jobs.pack import Item, Packer
 from app.jobs.records import Records
 from app.reprogramming import encoder, picture
 from app.reprogramming.encoder import Encoder
+from app.reprogramming.picture import WHITE, Colour
 
 Format = Literal[
     "auto", "zip", "tar", "npz", "parquet", "folders", "imagefolder", "csv", "table", "series", "sequence"
@@ -41,6 +42,7 @@ class Files:
     how: str = ""
     shrunk: int = 0
     thumbnails: dict[int, bytes] = field(default_factory=dict[int, bytes])  # by item offset
+    background: Colour = WHITE  # that transparent pixels are laid on
     records: Records | None = None  # no pictures yet: an item's offset is its row of these
 
     def reject(self, file: str, code: str, reason: str) -> None:
@@ -51,7 +53,12 @@ class Files:
 
 
 def take_in(
-    source: Path, format: str, raw: Path, limits: IngestLimits, label_column: str | None = None
+    source: Path,
+    format: str,
+    raw: Path,
+    limits: IngestLimits,
+    label_column: str | None = None,
+    background: Colour = WHITE,
 ) -> Files:
     """Pictures go to the pack file `raw`, records stay in memory. `format` is one of FORMATS; `auto` goes by
     the bytes. `label_column` names the label of tables whose header does not.
@@ -67,7 +74,7 @@ def take_in(
         raise UnsupportedType(
             f"The upload is a {kind} file, not {format}.", hint=f"Send format=auto or format={kind}."
         )
-    files = Files()
+    files = Files(background=background)
     asked: encoder.Kind | None = next((wanted for wanted in encoder.KINDS if wanted == format), None)
     with closing(Packer(raw)) as packer:
         if kind == "npz":
@@ -128,7 +135,7 @@ def _from_archive(
 def _take_picture(member: archive.Member, files: Files, packer: Packer, limits: IngestLimits) -> None:
     """Raises TooLarge for an image whose header promises too many pixels."""
     try:
-        image = picture.decode(member.data, max_pixels=limits.pixels)
+        image = picture.decode(member.data, max_pixels=limits.pixels, background=files.background)
     except TooLarge as error:
         raise TooLarge(
             f"{member.path}: {error.detail}",

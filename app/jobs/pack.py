@@ -24,6 +24,7 @@ from app.contracts import Images, Split
 from app.errors import NotFound
 from app.reprogramming import picture
 from app.reprogramming.encoder import Encoder, Record, from_config
+from app.reprogramming.picture import WHITE, Colour
 
 PACK, MANIFEST, HEAD = "images.pack", "manifest.jsonl", "dataset.json"
 ENCODER, RECORDS, FEATURES = "encoder.json", "records.jsonl", "features.npy"
@@ -73,7 +74,9 @@ class Packer:
         self._file.close()
 
 
-def write(folder: Path, raw: Path, items: Iterable[Item], classes: tuple[str, ...]) -> None:
+def write(
+    folder: Path, raw: Path, items: Iterable[Item], classes: tuple[str, ...], background: Colour
+) -> None:
     """The finished data set in `folder`, images in the order of `items`, taken from the pack `raw`."""
     at = 0
     with (
@@ -86,7 +89,9 @@ def write(folder: Path, raw: Path, items: Iterable[Item], classes: tuple[str, ..
             pack.write(source.read(item.length))
             lines.write(orjson.dumps({"n": n} | asdict(item) | {"offset": at}) + b"\n")
             at += item.length
-        (folder / HEAD).write_bytes(orjson.dumps({"version": VERSION, "classes": classes}))
+        (folder / HEAD).write_bytes(
+            orjson.dumps({"version": VERSION, "classes": classes, "background": background})
+        )
         for file in (pack, lines):
             file.flush()
             os.fsync(file.fileno())
@@ -131,8 +136,18 @@ def records(folder: Path, offset: int = 0, limit: int | None = None) -> list[Any
 
 def classes(folder: Path) -> tuple[str, ...]:
     """Raises NotFound when the folder holds no data set."""
+    return tuple(_head(folder)["classes"])
+
+
+def background(folder: Path) -> Colour:
+    """What transparent pixels were laid on. Raises NotFound."""
+    red, green, blue = _head(folder).get("background", WHITE)  # an older release knew white alone
+    return red, green, blue
+
+
+def _head(folder: Path) -> dict[str, Any]:
     try:
-        return tuple(orjson.loads((folder / HEAD).read_bytes())["classes"])
+        return orjson.loads((folder / HEAD).read_bytes())
     except FileNotFoundError as error:
         raise NotFound(
             "The data set's files are gone.", code="dataset_missing", hint="Upload the data set again."

@@ -126,6 +126,7 @@ def _problem(program: Program, data: Dataset, kept: Mapping[Split, NDArray[np.in
         probe={},
         groups=None if groups is None else {split: groups[split][kept[split]] for split in LEARNING},
         encoder=program.encoder,
+        background=program.background,
     )
 
 

@@ -178,6 +178,7 @@ async def _probe(run: Run) -> Problem:
         groups={s: run.data.groups[s][kept[s]] for s in LEARNING_SPLITS} if run.data.groups else None,
         encoder=run.data.encoder,
         records={s: run.data.features[s][kept[s]] for s in LEARNING_SPLITS} if run.data.features else None,
+        background=run.data.background,
     )
 
 
@@ -265,7 +266,7 @@ def _refuse_useless(run: Run, labels: tuple[str, ...], scores: Scores, classes: 
             code="classes_unanswered",
             hint="See the job's queries for the provider's reason, then clone the job.",
         )
-    if len(labels) == 0 or np.all(np.nanmax(scores, axis=0) == np.nanmin(scores, axis=0)):
+    if len(labels) == 0 or counsel.constant(scores):
         raise BadRequest(
             f"The source model gave the same scores to all {len(scores)} training images.",
             code="constant_scores",

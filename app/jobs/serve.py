@@ -25,7 +25,7 @@ from app.errors import (
 from app.gateway.query import Gateway
 from app.reprogramming import picture
 from app.reprogramming import program as programs
-from app.reprogramming.encoder import Encoder, Kind
+from app.reprogramming.encoder import Kind
 from app.reprogramming.program import Program
 from app.storage.endpoints import Endpoints, LiveVersion
 from app.storage.jobs import Jobs
@@ -148,7 +148,8 @@ def _decode_small(inputs: Sequence[object], program: Program) -> Images | None:
     if program.encoder is not None or height * width > SMALL_PIXELS:
         return None
     try:
-        return picture.fit(picture.decode(value, max_pixels=SMALL_PIXELS), height, width)[None]
+        image = picture.decode(value, max_pixels=SMALL_PIXELS, background=program.background)
+        return picture.fit(image, height, width)[None]
     except TooLarge:
         return None
 
@@ -158,7 +159,7 @@ def _decode(inputs: Sequence[object], program: Program) -> Images:
     images: list[Images] = []
     for n, value in enumerate(inputs):
         try:
-            images.append(picture.fit(_image(value, program.encoder), *program.canonical))
+            images.append(picture.fit(_image(value, program), *program.canonical))
         except ReprogError as error:
             if len(inputs) > 1:
                 error.param = f"inputs[{n}]"
@@ -166,8 +167,9 @@ def _decode(inputs: Sequence[object], program: Program) -> Images:
     return np.stack(images)
 
 
-def _image(value: object, encoder: Encoder | None) -> Images:
+def _image(value: object, program: Program) -> Images:
     """An encoded image as it is; a record as its encoder draws it. Raises BadRequest."""
+    encoder = program.encoder
     if not isinstance(value, bytes):
         if encoder is None:
             raise BadRequest(
@@ -176,7 +178,7 @@ def _image(value: object, encoder: Encoder | None) -> Images:
                 hint="Send an image, or its bytes in base64.",
             )
         return encoder.image(encoder.read(value))
-    image = picture.decode(value)
+    image = picture.decode(value, background=program.background)
     if encoder is not None and image.shape[:2] != encoder.size:
         height, width = encoder.size
         raise BadRequest(

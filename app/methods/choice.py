@@ -95,6 +95,7 @@ def assembled(
         score_kind=problem.score_kind,
         encoder=problem.encoder,
         pixel_features=pixel_features,
+        background=problem.background,
     )
 
 

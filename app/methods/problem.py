@@ -33,6 +33,7 @@ class Problem:
     groups: dict[Split, NDArray[Any]] | None = None  # rows of one group never part in cross-validation
     encoder: Encoder | None = None  # drew the images from records, for which `records` are (n, F) features
     records: dict[Split, NDArray[np.float64]] | None = None
+    background: picture.Colour = picture.WHITE  # that transparent pixels were laid on
 
     @property
     def classes(self) -> int:

@@ -23,6 +23,7 @@ def upload(
     format_: Annotated[str, typer.Option("--format", help="Default: seen from the file.")] = "auto",
     label_column: Annotated[str | None, typer.Option(help="Of a table; default: label, class.")] = None,
     allow: Annotated[str | None, typer.Option(help="Go on with: leaks, two_labels.")] = None,
+    background: Annotated[str | None, typer.Option(help="Under transparent pixels; default: white.")] = None,
     key: Repeat = None,
     as_json: Json = False,
 ) -> None:
@@ -39,6 +40,7 @@ def upload(
                 "seed": seed,
                 "label_column": label_column,
                 "allow": allow,
+                "background": background,
             },
             content=stream,
             headers={"content-type": kind or "application/octet-stream"},

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageColor
 
 from app.contracts import Images
 from app.errors import BadRequest, TooLarge
 
+Colour: TypeAlias = tuple[int, int, int]  # red, green, blue, 0 to 255
+
+WHITE: Colour = (255, 255, 255)
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 _ORIENTATION = 0x0112  # EXIF tag
 
@@ -20,12 +25,27 @@ _ORIENTATION = 0x0112  # EXIF tag
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
-def decode(data: bytes, *, max_pixels: int = 85_000_000) -> Images:
+def colour(text: str) -> Colour:
+    """`#rrggbb`, `rrggbb` or a CSS name. Raises BadRequest."""
+    try:
+        found = ImageColor.getrgb(f"#{text}" if re.fullmatch("[0-9a-fA-F]{6}", text) else text)
+    except ValueError:
+        found = ()
+    if len(found) != 3:
+        raise BadRequest(
+            f"{text!r} is no colour.",
+            param="background",
+            hint="Send six hexadecimal digits, or a name: white.",
+        )
+    return found[0], found[1], found[2]
+
+
+def decode(data: bytes, *, max_pixels: int = 85_000_000, background: Colour = WHITE) -> Images:
     """One encoded image to uint8 (H, W, 3) RGB.
 
     The rule: first frame of an animation; EXIF orientation applied; grey is repeated, a palette looked up,
-    alpha flattened on white, CMYK converted to RGB; of 16 bits the high byte is kept. Float pixels have no
-    stated range and are refused. The size in the header is checked before any pixel is decoded.
+    alpha flattened on `background`, CMYK converted to RGB; of 16 bits the high byte is kept. Float pixels
+    have no stated range and are refused. The size in the header is checked before any pixel is decoded.
 
     Raises TooLarge `image_too_large` and BadRequest `image_unreadable`.
     """
@@ -34,7 +54,7 @@ def decode(data: bytes, *, max_pixels: int = 85_000_000) -> Images:
             _check_size(*image.size, max_pixels)
             image.load()
             orientation = _orientation(image)
-            pixels = np.asarray(_rgb(image), dtype=np.uint8)
+            pixels = np.asarray(_rgb(image, background), dtype=np.uint8)
     except TooLarge:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -78,7 +98,7 @@ def _upright(pixels: Images, orientation: int) -> Images:
     return np.rot90(pixels, turns)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, background: Colour) -> Image.Image:
     if image.mode == "F":
         raise ValueError("float pixels")
     if image.mode.startswith("I"):  # 16 bits in one channel
@@ -86,7 +106,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(high.astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, (*background, 255)), rgba).convert("RGB")
     return image.convert("RGB")
 
 

@@ -42,6 +42,7 @@ class Program:
     score_kind: ScoreKind = "probability"
     encoder: Encoder | None = None  # draws the images from records; None: they come as such
     pixel_features: bool = False  # fused head: picture.features(images) follow the score columns
+    background: pictures.Colour = pictures.WHITE  # that transparent pixels of a target image are laid on
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.views) <= MAX_VIEWS or len({view.size for view in self.views}) != 1:
@@ -50,6 +51,8 @@ class Program:
             raise ValueError(f"no score kind is called {self.score_kind!r}")
         if not all(1 <= side <= MAX_CANONICAL for side in self.canonical) or not np.isfinite(self.floor):
             raise ValueError("canonical size or floor out of range")
+        if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
+            raise ValueError("a background is three levels from 0 to 255")
         if self.pixel_features and self.mapping.kind == "group":
             raise ValueError("pixel features need a fitted head")
         columns = len(self.views) * len(self.source_labels)
@@ -119,6 +122,7 @@ def to_bytes(program: Program) -> bytes:
         "score_kind": program.score_kind,
         "pixel_features": program.pixel_features,
         **({"encoder": program.encoder.config()} if program.encoder else {}),
+        **({"background": list(program.background)} if program.background != pictures.WHITE else {}),
     }
     return save(tensors, metadata={"config": json.dumps(config, sort_keys=True)})
 
@@ -157,6 +161,7 @@ def _program(config: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Progra
     if any(array.dtype != np.float64 for array in tensors.values()):
         raise ValueError("arrays are float64")
     height, width = config["canonical"]
+    red, green, blue = config.get("background", pictures.WHITE)
     return Program(
         views=tuple(View.from_config(view, tensors.get(f"overlay.{i}")) for i, view in enumerate(views)),
         mapping=LabelMapping.from_arrays(
@@ -170,4 +175,5 @@ def _program(config: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Progra
         score_kind=config["score_kind"],
         encoder=from_config(config["encoder"]) if "encoder" in config else None,
         pixel_features=bool(config["pixel_features"]),
+        background=(int(red), int(green), int(blue)),
     )

@@ -4,6 +4,7 @@ size in the form the service takes, and what the service does to pixels is told.
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zipfile
 from collections.abc import Callable
@@ -239,6 +240,36 @@ async def test_f14_images_are_large_enough_or_it_is_told(place: Place) -> None: 
         job = await place.run(await place.create(connection, method={"type": "baseline"}))
     assert job["metrics"].get("warnings", []) == []
     assert {image.shape for image in service.arrived} == {(256, 256, 3)}
+
+
+async def test_f15_transparent_pixels_lie_on_the_colour_asked_for(place: Place) -> None:  # noqa: F811
+    """In the data set, in the program, and in what is sent to its endpoint: there a training file
+    costs nothing, since its pixels were paid."""
+    out, rng = io.BytesIO(), np.random.default_rng(6)
+    files = [transparent(blocks(rng))[0] for _ in range(20)]
+    with zipfile.ZipFile(out, "w") as archive:
+        for n, file in enumerate(files):
+            archive.writestr(f"{'one' if n % 2 else 'two'}/{n}.png", file)
+    path = "/v1/datasets?name=alpha&seed=1&background="
+    refused = await place.rest.post(f"{path}reddish", content=out.getvalue())
+    assert (refused.status_code, refused.json()["param"]) == (422, "background")
+    data = await place.ok("POST", f"{path}102030", content=out.getvalue())
+    assert data["report"]["image_sizes"]["background"] == "#102030"
+    service = Picky("custom_vision", [])
+    async with service.serve():
+        connection = await place.connect(service)
+        method = {"type": "baseline", "size": SIDE}
+        publish = {"name": "alpha"}
+        ident = await place.create(connection, dataset_id=data["id"], method=method, publish=publish)
+        assert (await place.run(ident))["status"] == "succeeded"
+        for image in service.arrived:
+            assert (image[:, : SIDE // 2] == (0x10, 0x20, 0x30)).all()
+        answer = await place.rest.post("/v1/endpoints/alpha/predict", content=files[0])
+        assert (answer.status_code, answer.headers["X-Remote-Queries"]) == (200, "0"), answer.text
+        await place.house.predictor.close()
+    zipped = await place.rest.get(f"/v1/jobs/{ident}/artifact")
+    with zipfile.ZipFile(io.BytesIO(zipped.content)) as artifact:
+        assert json.loads(artifact.read("config.json"))["program"]["background"] == [0x10, 0x20, 0x30]
 
 
 @dataclass
