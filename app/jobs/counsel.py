@@ -119,14 +119,18 @@ def scouts(labels: np.ndarray[Any, np.dtype[np.intp]], seed: int) -> np.ndarray[
     return np.sort(spread(labels, seed)[:SCOUTS])
 
 
+def constant(scores: Scores) -> bool:
+    """Whether all (n, K) answers are the same. A label that is named for some images only says something."""
+    return bool(np.array_equal(scores, np.broadcast_to(scores[:1], scores.shape), equal_nan=True))
+
+
 def refuse_constant(scores: Scores, images: int) -> None:
     """Raises BadRequest `constant_scores` when these (n, K) answers are all the same; the scouts' cost then
     is all that was spent, out of `images`."""
     answered = scores[~np.isnan(scores).all(axis=1)]
     if len(answered) < LEAST_SCOUTS:
         return
-    same = np.nan_to_num(answered, nan=-1.0)
-    if np.all(same == same[0]):
+    if constant(answered):
         raise BadRequest(
             f"The source model gave the same answer to the first {len(answered)} training images.",
             code="constant_scores",

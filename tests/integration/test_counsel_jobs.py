@@ -52,6 +52,16 @@ class Source(Stub):
         return output
 
 
+class Namer(Source):
+    """It names the likelier label, and no score."""
+
+    def _output(self, ident: str, png: bytes, n: int) -> dict[str, Any]:
+        output = super()._output(ident, png, n)
+        likelier = max(output["data"]["concepts"], key=lambda concept: concept["value"])
+        output["data"]["concepts"] = [likelier | {"value": 1}]
+        return output
+
+
 class Place:
     """REST and worker of one installation, before one source model."""
 
@@ -67,7 +77,9 @@ class Place:
         assert response.is_success, f"{method} {path}: {response.status_code} {response.text}"
         return response.json()
 
-    async def body(self, per_class: int = PER_CLASS, **more: Any) -> dict[str, Any]:
+    async def body(
+        self, per_class: int = PER_CLASS, options: dict[str, Any] | None = None, **more: Any
+    ) -> dict[str, Any]:
         connection = {
             "name": "stub",
             "provider": "clarifai",
@@ -76,6 +88,7 @@ class Place:
             "secret": "key",
             "price": {"per_1000": "1.20", "currency": "USD"},
             "limits": {"requests_per_second": 5000, "concurrency": 2, "max_batch": 16},
+            "options": options or {},
         }
         made = await self.ok("POST", "/v1/connections", json=connection)
         data = await self.ok("POST", "/v1/datasets?name=d&seed=1", content=pictures(per_class))
@@ -108,9 +121,11 @@ def pictures(per_class: int) -> bytes:
 
 
 @asynccontextmanager
-async def opened(folder: Path, says: Callable[[float], float] = lambda level: level) -> AsyncGenerator[Place]:
+async def opened(
+    folder: Path, says: Callable[[float], float] = lambda level: level, kind: type[Source] = Source
+) -> AsyncGenerator[Place]:
     house = House(Settings(data_dir=folder, allow_private_hosts=True, secret_key="k"))  # type: ignore[arg-type]
-    source = Source(says)
+    source = kind(says)
     async with source.serve():
         place = Place(house, source)
         async with place.rest:
@@ -235,3 +250,34 @@ async def test_few_source_labels_are_warned_of_with_the_number_that_would_do(tmp
         limits = {"max_queries": 900, "queries_per_prediction": 4}
         enough = await place.ok("POST", "/v1/jobs/quote", json=many | {"limits": limits})
         assert "few_source_labels" not in {line["code"] for line in enough["warnings"]}
+
+
+@pytest.mark.parametrize("tested", [True, False], ids=["labels known", "labels learned by the probe"])
+async def test_hard_labels_too_few_for_the_classes_are_refused_with_the_number_that_would_do(
+    tmp_path: Path, tested: bool
+) -> None:
+    """Two labels under two views make four patterns, for five classes. Before money is spent where the
+    labels are known."""
+    async with opened(tmp_path, kind=Namer) as place:
+        body = await place.body(options={"score_kind": "label"})
+        if tested:
+            await place.ok("POST", f"/v1/connections/{body['connection_id']}/test")
+        data = await place.ok("POST", "/v1/datasets?name=shades&seed=1", content=shades(5))
+        spent = place.source.bill
+        job = body | {"dataset_id": data["id"]}
+        posted = await place.rest.post("/v1/jobs", json=job)
+        if tested:
+            assert posted.status_code == 422
+            refusal = posted.json()
+        else:
+            ended = await place.run(posted.json()["id"])
+            assert (ended["status"], ended["status_reason"]) == ("failed", "too_many_classes")
+            refusal = ended["error"]
+        assert refusal["code"] == "too_many_classes"
+        assert refusal["param"] == "limits.queries_per_prediction"
+        assert refusal["hint"] == "Allow 3 queries per prediction at least."
+        assert place.source.bill - spent <= (0 if tested else 20)
+        limits = {"max_queries": 900, "queries_per_prediction": 3}
+        enough = await place.ok("POST", "/v1/jobs", json=job | {"limits": limits})
+        ended = await place.run(enough["id"])
+        assert ended["status"] == "succeeded", ended["error"]
