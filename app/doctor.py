@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import SecretStr
+from pydantic_settings import BaseSettings
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -19,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import telemetry
 from app.errors import ReprogError
 from app.jobs.spec import amount
-from app.settings import Settings
+from app.settings import ClientSettings, Settings
 from app.storage import database
 from app.storage.connections import ConnectionRecord
 from app.wiring import House
@@ -32,11 +34,9 @@ def report(settings: Settings, *, ask: bool = False) -> bool:
     each. Returns whether all is well."""
     console = Console()
     table = Table("setting", "value", "from")
-    for name in Settings.model_fields:
-        value = getattr(settings, name)
-        shown = "(set)" if isinstance(value, SecretStr) else str(value)
-        source = f"REPROG_{name.upper()}"
-        table.add_row(source, shown, "environment" if source in os.environ else "default")
+    for of in (settings, ClientSettings()):
+        for name in type(of).model_fields:
+            table.add_row(f"REPROG_{name.upper()}", escape(_shown(getattr(of, name))), _source(of, name))
     console.print(table)
     well = True
     for check, ok, words in _checks(settings):
@@ -47,6 +47,22 @@ def report(settings: Settings, *, ask: bool = False) -> bool:
             _line(console, check, ok, words)
             well &= ok
     return well
+
+
+def _shown(value: object) -> str:
+    """A setting without what is secret in it: the password of a database's address too."""
+    if isinstance(value, SecretStr):
+        return "(set)"
+    return "" if value is None else re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", str(value))
+
+
+def _source(settings: BaseSettings, name: str) -> str:
+    variable, folder = f"REPROG_{name.upper()}", settings.model_config.get("secrets_dir")
+    if variable in os.environ:
+        return "environment"
+    if folder and any(path.name.upper() == variable for path in Path(str(folder)).iterdir()):
+        return str(folder)
+    return "default" if getattr(settings, name) == type(settings).model_fields[name].default else "option"
 
 
 def _line(console: Console, check: str, ok: bool, words: str) -> None:

@@ -41,7 +41,7 @@ def _about(shape: dict[str, Any]) -> dict[str, str]:
 
 @group.command("usage")
 def usage(
-    group_by: Annotated[str, typer.Option(help="job, endpoint, connection or day.")] = "job",
+    group_by: Annotated[str, typer.Option(help="job, endpoint, connection, day or key.")] = "job",
     since: Annotated[str | None, typer.Option(help="RFC 3339; from this time on.")] = None,
     until: Annotated[str | None, typer.Option(help="RFC 3339; before this time.")] = None,
     as_json: Json = False,
