@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 from types import FrameType
@@ -28,6 +29,8 @@ def run(settings: Settings) -> None:
     try:
         house.launch()
         house.courier.start()
+        gc.collect()
+        gc.freeze()  # see app.main
         log.info("worker %s is up", house.runner.executor_id)
         stop.wait()
     finally:

@@ -31,9 +31,9 @@ from app.api.deps import Services
 from app.api.edge import Edge, Traffic
 from app.api.idempotency import IdempotencyKeys
 
-_PARTS = (
-    providers, connections, datasets, jobs, job_events, job_results, evaluations, artifacts, endpoints,
-    predict, keys, webhooks, audit, operations,
+_PARTS = (  # a request is held against them in this order: what is asked most comes first
+    predict, providers, connections, datasets, jobs, job_events, job_results, evaluations, artifacts,
+    endpoints, keys, webhooks, audit, operations,
 )  # fmt: skip
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
