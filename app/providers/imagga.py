@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -77,7 +77,10 @@ class Imagga(wire.Unlisted):
         """Raises the ProviderError of the request."""
         reply = wire.redacted(wire.redacted(reply, self._secret), self._secret.partition(":")[2])
         body = wire.parse(reply)
-        status, message = (wire.text(wire.member(body, "status", name)) for name in ("type", "text"))
+        said = wire.member(body, "status")
+        if not isinstance(said, Mapping):  # the older form, which some limits still speak
+            said = {"type": said, "text": wire.member(body, "message")}
+        status, message = (wire.text(wire.member(said, name)) for name in ("type", "text"))
         if body is None or reply.status >= 300 or status == "error":
             raise _error(reply, message, failed=status == "error")
         rows = [
@@ -91,7 +94,7 @@ class Imagga(wire.Unlisted):
 
 
 def _error(reply: WireReply, message: str, *, failed: bool) -> ProviderError:
-    """From {"status": {"text", "type": "error"}} and the status; an error inside a success stops the run."""
+    """From words and HTTP status; an error inside a success stops the run."""
     for status, word, kind in _REFUSALS:
         if reply.status == status and word in message.lower():
             return wire.refusal(kind, message, "", reply)

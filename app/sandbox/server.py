@@ -51,9 +51,9 @@ def create_sandbox(config: SandboxConfig | None = None) -> Starlette:
     desk = Desk(config.keys, config.rate_limit_rps, config.workers or default_workers())
     return Starlette(
         routes=[
-            *Clarifai(desk, config.size).routes(),
-            *CustomVision(desk, config.size).routes(),
             *(route for format in everything(desk, config.size) for route in format.routes()),
+            *Clarifai(desk, config.size).routes(),  # owns the rest of /v2
+            *CustomVision(desk, config.size).routes(),
             *_office(desk),
         ]
     )

@@ -45,6 +45,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, Name]] = {
     "open_inference uint8": ({"model_name": "moderation"}, {"encoding": "uint8"}, "/oip", "{}", "moderation"),
     "google_vision": ({"feature": "labels", "max_results": 1000}, {}, "", "{}", "imagenet"),
     "rekognition": ({"operation": "labels"}, {}, "", "{}:word", "imagenet"),
+    "imagga": ({"categorizer_id": "moderation"}, {}, "", "acc_1:{}", "moderation"),
     "rekognition custom": (
         {"operation": "custom_labels", "project_version_arn": ARN},
         {},
@@ -106,11 +107,19 @@ MODELS: dict[str, tuple[dict[str, Any], str, str]] = {
     "azure_content_safety": ({}, "", "{}"),
     "openai_moderation": ({}, "", "{}"),
     "sightengine": ({"api_user": "u"}, "", "{}"),
+    "imagga": ({}, "", "acc_1:{}"),
 }
 
 
-def test_every_provider_but_the_generic_and_the_example_has_a_sandbox() -> None:
-    assert set(MODELS) | {"clarifai", "custom_vision", "http_json", "imagga"} == set(PROVIDERS)
+def test_every_provider_but_the_generic_has_a_sandbox() -> None:
+    assert set(MODELS) | {"clarifai", "custom_vision", "http_json"} == set(PROVIDERS)
+
+
+def test_imagga_nsfw(base_url: str) -> None:
+    """The categorizer's own names, and the language that was asked for."""
+    with httpx.Client() as http:
+        [found] = ask(make("imagga", base_url, {}, "acc_1:sandbox-i", {"language": "de"}), http).outcomes
+    assert found == pytest.approx({"safe": 100 * truth("nsfw")["sfw"], "nsfw": 100 * truth("nsfw")["nsfw"]})
 
 
 def twice(provider: Provider, http: httpx.Client) -> None:
