@@ -41,7 +41,7 @@ def compare(request: Request, wired: Wired, job: Chosen = None, x: curves.Axis =
     rows = [
         (one["name"], one["metrics"]["test"]["accuracy"], one["metrics"]["test"]["ci95"], True)
         for one in found
-        if one["metrics"]["test"]
+        if (one["metrics"]["test"] or {}).get("images")
     ]
     same = len({record.dataset_id for record in records}) == 1 and bool(records[0].dataset_id)
     lines = [(record.name, curves.document(wired, record, _DRAWN)) for record in records]

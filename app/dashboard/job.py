@@ -12,12 +12,12 @@ from app.api import evaluations, job_events, job_results, views
 from app.api.deps import Services, Wired
 from app.api.evaluations import EvaluationBody
 from app.api.job_results import CheckpointId
+from app.contracts import Cost
 from app.dashboard import curves, drawings, web
 from app.dashboard.words import BASELINES, PARTS
 from app.errors import NotFound
-from app.jobs.spec import Money
 from app.methods.heading import HeadType
-from app.storage import latest
+from app.storage import checkpoints, latest
 from app.storage.jobs import JobRecord
 
 _LINES = 8
@@ -45,7 +45,7 @@ def job_page(
 ) -> Response:
     """Everything about a job; parts that take longer are fetched by the page, or followed as links."""
     record = wired.jobs.get(job_id)
-    saved = list(reversed(wired.jobs.programs(job_id, None, _CHECKPOINTS)))
+    saved, count = checkpoints.spread(wired.engine, job_id, _CHECKPOINTS)
     shown = checkpoint_id or (saved[-1].id if saved else None)
     found, curve = document(wired, record), curves.document(wired, record, _DRAWN)
     return web.render(
@@ -62,6 +62,7 @@ def job_page(
         heads=get_args(HeadType),
         confused=_confused(found["metrics"]["test"]),
         checkpoints=saved,
+        saved=count,
         shown=shown,
         forest=_forest(found["metrics"]),
         parts=_parts(found["metrics"]),
@@ -112,10 +113,12 @@ def evaluate(
 
 def _live(wired: Services, record: JobRecord, found: dict[str, Any]) -> dict[str, Any]:
     money = views.spending(wired, record.id)
-    currency = found["cost"]["spent"]["currency"]
+    currency, most = found["cost"]["spent"]["currency"], _most(wired, record, money)
     return {
-        "meter": drawings.meter(money.spent, money.reserved, money.cap),
-        "cap": None if money.cap is None else Money.of(money.cap, currency).model_dump(),
+        "meter": drawings.meter(money.spent, money.reserved, most),
+        "cap": None if money.cap is None else views.money(money.cap, currency),
+        "most": None if most is None else views.money(most, currency),
+        "left": None if most is None else views.money(most - money.spent - money.reserved, currency),
         "queries_cap": money.queries_cap,
         "forecast": _forecast(found, money.spent, money.queries_spent),
         "can": _possible(record),
@@ -125,6 +128,16 @@ def _live(wired: Services, record: JobRecord, found: dict[str, Any]) -> dict[str
         ],
         "took": (record.finished_at or time.time()) - record.started_at if record.started_at else None,
     }
+
+
+def _most(wired: Services, record: JobRecord, money: Cost) -> int | None:
+    """Micro-units that its limits let it spend: its budget, or what its queries cost if that is less. None
+    without either."""
+    source = _source(wired, record)
+    caps = [] if money.cap is None else [money.cap]
+    if source is not None and money.queries_cap is not None:
+        caps.append(money.spent + (money.queries_cap - money.queries_spent) * source.price.micros)
+    return max(min(caps), money.spent + money.reserved) if caps else None
 
 
 def _forecast(found: dict[str, Any], spent: int, queries: int) -> dict[str, str] | None:
@@ -147,7 +160,7 @@ def _possible(record: JobRecord) -> dict[str, bool]:
 
 
 def _forest(metrics: dict[str, Any]) -> Any:  # noqa: ANN401
-    if not metrics["test"]:
+    if not (metrics["test"] or {}).get("images"):
         return None
     rows = [("This program", metrics["test"]["accuracy"], metrics["test"]["ci95"], True)]
     rivals: dict[str, Any] = metrics["baselines"] or {}
@@ -172,7 +185,7 @@ def _ahead(wired: Services, job_id: str) -> list[dict[str, Any]] | None:
 
 def _confused(test: dict[str, Any] | None) -> list[tuple[int, int, int]]:
     """(true, predicted, images) of the commonest confusions of many classes; empty where a matrix fits."""
-    if not test or len(test["labels"]) <= _MATRIX:
+    if test is None or len(test.get("labels", ())) <= _MATRIX:
         return []
     cells = [(i, j, n) for i, row in enumerate(test["confusion"]) for j, n in enumerate(row) if n and i != j]
     return sorted(cells, key=lambda cell: -cell[2])[:30]

@@ -23,15 +23,15 @@ router = web.router()
 @router.get("/", dependencies=[web.visitor("read")])
 def overview(request: Request, wired: Wired) -> Response:
     """Figures, the last jobs, endpoints."""
-    counts = wired.jobs.counts()
+    counts, (spent, queries) = wired.jobs.counts(), _spent(wired)
     connections = wired.connections.list(None, _CONNECTIONS)
     return web.render(
         request,
         "overview.html",
         counts=counts,
         total=sum(counts.values()),
-        spent=_spent(wired),
-        queries=sum(views.spending(wired, one.id).queries_spent for one in connections),
+        spent=spent,
+        queries=queries,
         jobs=rest_jobs.list_jobs(wired, limit=_RECENT)["data"],
         endpoints=rest_endpoints.list_endpoints(wired, limit=_RECENT)["data"],
         connections=connections,
@@ -39,12 +39,14 @@ def overview(request: Request, wired: Wired) -> Response:
     )
 
 
-def _spent(wired: Services) -> list[dict[str, str]]:
-    """Money spent on all accounts, by currency."""
-    total = Counter[str]()
-    for one in wired.connections.list(None, _CONNECTIONS):
-        total[one.price.currency] += views.spending(wired, one.id).spent
-    return [views.money(micros, currency) for currency, micros in sorted(total.items())]
+def _spent(wired: Services) -> tuple[list[dict[str, str]], int]:
+    """Money spent on all accounts, deleted ones included, by currency; and the queries paid."""
+    total, queries = Counter[str](), 0
+    for ident, currency in wired.connections.currencies().items():
+        found = views.spending(wired, ident)
+        total[currency] += found.spent
+        queries += found.queries_spent
+    return [views.money(micros, currency) for currency, micros in sorted(total.items())], queries
 
 
 def names(wired: Services) -> dict[str, Any]:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 from fastapi import Query, Request
 from starlette.responses import Response
 
 from app.api import operations as rest
+from app.api import views
 from app.api.deps import Services, Wired
 from app.dashboard import web
+from app.jobs.spec import Money
 from app.storage.usage import Group
 
 GROUPS = get_args(Group)
+#: What is in the total, and in no line of a group.
+ELSEWHERE = {
+    "job": "Not of a job: tests of connections, predictions, canaries",
+    "endpoint": "Not of an endpoint: jobs, tests of connections",
+    "key": "Of no key",
+}
+_COUNTS = ("requests", "billable_queries", "unknown_queries")
 _KNOWN = 100
 
 router = web.router()
@@ -30,8 +39,35 @@ def usage_page(
     """Requests, queries and money by day, job, endpoint or connection."""
     group = cast("Group", group_by if group_by in GROUPS else GROUPS[0])
     found = rest.get_usage(wired, group, _time(since), _time(until))
+    everything = rest.get_usage(wired, "connection", _time(since), _time(until))["data"]
+    total = _sums(everything)
+    sums = {"total": total, "rest": _rest(total, _sums(found["data"])), "elsewhere": ELSEWHERE.get(group, "")}
     values = {"usage": found, "groups": GROUPS, "group": group, "since": since, "until": until}
-    return web.render(request, "usage.html", known=_known(wired, group), **values)
+    return web.render(request, "usage.html", known=_known(wired, group), **values, **sums)
+
+
+def _sums(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One line for each currency."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        currency = line["cost"]["currency"]
+        sums = found.setdefault(currency, dict.fromkeys(_COUNTS, 0) | {"micros": 0})
+        for name in _COUNTS:
+            sums[name] += line[name]
+        sums["micros"] += Money(**line["cost"]).micros
+    return [one | {"cost": views.money(one["micros"], currency)} for currency, one in sorted(found.items())]
+
+
+def _rest(total: list[dict[str, Any]], listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the total has beyond the lines that are listed."""
+    known = {one["cost"]["currency"]: one for one in listed}
+    left: list[dict[str, Any]] = []
+    for one in total:
+        currency = one["cost"]["currency"]
+        mine = known.get(currency, dict.fromkeys((*_COUNTS, "micros"), 0))
+        beyond = {name: one[name] - mine[name] for name in (*_COUNTS, "micros")}
+        left.append(beyond | {"cost": views.money(beyond["micros"], currency)})
+    return [one for one in left if one["requests"]]
 
 
 def _known(wired: Services, group: Group) -> dict[str, tuple[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from jinja2 import Undefined
 from markupsafe import Markup
 
 from app.jobs.report import BASELINES
@@ -89,8 +90,8 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
 
 
-def percent(value: float | None, digits: int = 1) -> str:
-    return _DASH if value is None else f"{100 * value:.{digits}f} %"
+def percent(value: float | Undefined | None, digits: int = 1) -> str:
+    return _DASH if value is None or isinstance(value, Undefined) else f"{100 * value:.{digits}f} %"
 
 
 def interval(ends: list[float] | None, digits: int = 1) -> str:

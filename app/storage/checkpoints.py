@@ -150,6 +150,21 @@ def programs(
         return [CheckpointRecord(**row) for row in connection.execute(query).mappings()]
 
 
+def spread(engine: Engine, job_id: str, most: int) -> tuple[list[CheckpointRecord], int]:
+    """At most `most` (2 or more) of the programs a job learned, those of other heads left out: evenly spaced
+    by step, the first and the last among them. And how many there are."""
+    c = _checkpoints.c
+    mine = (c.job_id == job_id, c.kind == "program", c.step >= 0)
+    shown = [c[name] for name in CheckpointRecord.__dataclass_fields__]
+    with read(engine) as connection:
+        steps = list(connection.execute(select(c.step).where(*mine).order_by(c.step)).scalars())
+        gap = max((len(steps) - 1) / (most - 1), 1.0)
+        kept = {steps[round(i * gap)] for i in range(min(most, len(steps)))}
+        query = select(*shown).where(*mine, c.step.in_(kept)).order_by(c.step)
+        rows = connection.execute(query).mappings().all()
+    return [CheckpointRecord(**row) for row in rows], len(steps)
+
+
 def latest(engine: Engine, job_id: str) -> CheckpointRecord:
     """The program of the highest step: the finished one once there is one. Raises NotFound."""
     c = _checkpoints.c
