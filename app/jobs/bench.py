@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +31,8 @@ CHUNK_SECONDS = 2.0  # and how soon a pause is seen
 PHASES_PAST_DEADLINE = ("probe", "test")  # without them nothing that was learned could be judged
 LOOK_SECONDS = 0.5  # between looks at what the user wants, while answers come in
 IN_FLIGHT = 2  # chunks: one is rendered while the other is on the wire
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -136,13 +139,8 @@ async def ask(
     waited for.
     """
     await asyncio.to_thread(run.check)
-    asking = asyncio.create_task(_chunks(run, views, images, phase, keep, cached))
     try:
-        while not (await asyncio.wait({asking}, timeout=LOOK_SECONDS))[0]:
-            with suppress(Unusable):  # the gateway will notice by itself, and holds answers that are paid
-                await asyncio.to_thread(run.check)
-                await asyncio.to_thread(run.report, phase)
-        return asking.result()
+        return await watched(run, phase, _chunks(run, views, images, phase, keep, cached))
     except BudgetExhausted as stop:
         if stop.scope == run.job_id:
             raise
@@ -152,9 +150,21 @@ async def ask(
             code=f"{whose}_budget_exhausted",
             hint=f"Raise the {whose}'s budget, then resume the job.",
         ) from stop
+
+
+async def watched(run: Run, phase: str, work: Coroutine[Any, Any, Result]) -> Result:
+    """What `work` returns. Meanwhile its progress is written, and a wish to stop is seen: raises as
+    `Run.check` does, once `work` has been cancelled."""
+    task = asyncio.create_task(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
+            with suppress(Unusable):  # the gateway will notice by itself, and holds answers that are paid
+                await asyncio.to_thread(run.check)
+                await asyncio.to_thread(run.report, phase)
+        return task.result()
     finally:
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _chunks(
@@ -163,10 +173,12 @@ async def _chunks(
     rows = max(1, run.source.chunk // len(views))
     parts: list[Answers] = []
     under_way: deque[asyncio.Task[Answers]] = deque()
-    keep_micros = keep * run.source.price.micros
+    keep_micros, began = keep * run.source.price.micros, time.monotonic()
     try:
         for start in range(0, len(images), rows):
-            if not cached:
+            if cached:
+                run.meter.read_back(time.monotonic() - began, start / len(images))
+            else:
                 run.in_time(phase)
             pixels = await asyncio.to_thread(render_many, views, images[start : start + rows])
             asking = run.gateway.ask(
@@ -181,6 +193,7 @@ async def _chunks(
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
+        run.meter.read_back(0.0, 1.0)
     await asyncio.to_thread(run.report, phase)
     return _join(parts, len(views), rows)
 

@@ -28,11 +28,11 @@ from app.errors import (
 )
 from app.gateway.query import Gateway
 from app.jobs import counsel, report
-from app.jobs.bench import Answered, Bench, Run, ask
+from app.jobs.bench import Answered, Bench, Run, ask, watched
 from app.jobs.dataset import files
 from app.jobs.dataset import load as load_dataset
 from app.jobs.forecast import forecast
-from app.jobs.progress import Meter, finished
+from app.jobs.progress import RECALL, VERDICT, Meter, finished
 from app.jobs.quote import plan
 from app.jobs.revive import DOWN
 from app.jobs.spec import JobSpec, Money
@@ -323,13 +323,14 @@ async def _judge(run: Run, problem: Problem, program: Program, reason: str | Non
     paid: dict[Split, Scores] = {}
     for split in LEARNING_SPLITS:
         paid[split] = await _paid(run, problem, program, split)
-    metrics = await asyncio.to_thread(report.judge, problem, program, images, labels, scores, paid, records)
+    judging = asyncio.to_thread(report.judge, problem, program, images, labels, scores, paid, records)
+    metrics = await watched(run, VERDICT, judging)
     await asyncio.to_thread(_finish, run, program, metrics, reason)
 
 
 async def _paid(run: Run, problem: Problem, program: Program, split: Split) -> Scores:
     """(V, n, K) scores of the program's views that are paid already. Nothing is sent."""
-    answered = await ask(run, program.views, problem.images[split], "test", cached=True)
+    answered = await ask(run, program.views, problem.images[split], RECALL, cached=True)
     return answered.under(problem.source_labels)
 
 

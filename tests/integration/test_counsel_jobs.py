@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 import zipfile
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -17,9 +18,11 @@ from PIL import Image
 from stub_provider import LABELS, Stub
 
 from app.api.application import create_app
+from app.jobs import bench, report
 from app.jobs.counsel import SCOUTS
 from app.jobs.run import run_segment
 from app.settings import Settings
+from app.storage.jobs import Jobs
 from app.wiring import House
 
 PER_CLASS = 40
@@ -281,3 +284,31 @@ async def test_hard_labels_too_few_for_the_classes_are_refused_with_the_number_t
         enough = await place.ok("POST", "/v1/jobs", json=job | {"limits": limits})
         ended = await place.run(enough["id"])
         assert ended["status"] == "succeeded", ended["error"]
+
+
+async def test_what_a_job_does_at_its_end_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading its answers back, and the verdict, ask nothing and may take long."""
+    phases: list[str] = []
+    write, judge, render = Jobs.progress, report.judge, bench.render_many
+
+    def noted(jobs: Jobs, ident: str, fence: int, progress: dict[str, Any]) -> None:
+        phases.append(progress["phase"])
+        write(jobs, ident, fence, progress)
+
+    def slow(work: Callable[..., Any]) -> Callable[..., Any]:
+        def slowly(*given: Any) -> Any:
+            time.sleep(0.05)
+            return work(*given)
+
+        return slowly
+
+    monkeypatch.setattr(Jobs, "progress", noted)
+    monkeypatch.setattr(bench, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(report, "judge", slow(judge))
+    monkeypatch.setattr(bench, "render_many", slow(render))
+    async with opened(tmp_path) as place:
+        job = await place.ok("POST", "/v1/jobs", json=await place.body())
+        assert (await place.run(job["id"]))["status"] == "succeeded"
+    seen = list(dict.fromkeys(phases))
+    assert seen[0] == "probe"
+    assert seen[-3:] == ["test", "recall", "verdict"]
