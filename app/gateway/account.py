@@ -34,6 +34,10 @@ class LabelBook(Protocol):
 class Ledger(Protocol):
     """What the gateway needs of `app.storage.budget.Ledger`, where the methods are described."""
 
+    def under_way(self, connection_id: str) -> int:
+        """Open attempts of the account just now, over all processes."""
+        ...
+
     def submit(self, operation: Reserve | Settle) -> Future[int]: ...
 
     def holds(self, attempt_id: int) -> bool: ...

@@ -105,14 +105,19 @@ async def in_turn(
     g: Gateway, items: Sequence[Item], wish: Wish, retried: bool, rest: Callable[[float], Awaitable[None]]
 ) -> tuple[WireRequest, int]:
     """`prepare`, again and again while other processes have as many requests under way as are allowed; `rest`
-    sleeps between. Raises Unusable where somebody waits for a prediction, and has waited long enough."""
-    began = time.monotonic()
-    with suppress(Crowded):
-        return await prepare(g, items, wish, retried)
+    sleeps between. Raises Unusable where somebody waits for a prediction, and has waited long enough.
+
+    Those that wait only look, one of a gateway at a time: an attempt would take the lock that all need who
+    are under way."""
+    began, account = time.monotonic(), g.account.connection_id
+    if not g.turn.locked():
+        with suppress(Crowded):
+            return await prepare(g, items, wish, retried)
     async with g.turn:
         while True:
-            with suppress(Crowded):
-                return await prepare(g, items, wish, retried)
+            if await g.blocking(g.ledger.under_way, account) < g.at_once:
+                with suppress(Crowded):
+                    return await prepare(g, items, wish, retried)
             if g.fence == 0 and time.monotonic() - began > g.policy.patience:
                 raise Unusable(
                     f"{g.at_once} requests of this connection are under way, as many as it allows.",

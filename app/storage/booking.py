@@ -85,7 +85,7 @@ def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[in
     before = {scope: dict(row) for scope, row in budgets.items()}
     clock = _clock(connection, budgets)
     holders = _holders(connection, {op.scope for op in reserves if op.fence})
-    under_way = _under_way(connection, {op.connection_id for op in reserves if op.at_once})
+    at_once = under_way(connection, {op.connection_id for op in reserves if op.at_once})
     taken = claims.taken(connection, [pair for op in reserves for pair in op.keys], clock)
     results: list[int | Exception] = []
     lines: dict[int, dict[str, Any]] = {}  # new attempts by their place in the group
@@ -94,20 +94,20 @@ def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[in
         if isinstance(op, Settle):
             row = attempts.pop(op.attempt_id, None)
             if row is not None:
-                under_way[row["connection_id"]] -= 1
+                at_once[row["connection_id"]] -= 1
                 closed.append(_settle(budgets, row, op, clock))
             taken.answered |= {key for key, _ in op.answers}
             results.append(int(row is not None))
             continue
         op = _with_payer(budgets, op)
         refusal = _stopped(holders, op) or taken.refusal(op.keys) or _refusal(budgets, op)
-        if refusal is None and 0 < op.at_once <= under_way[op.connection_id]:
+        if refusal is None and 0 < op.at_once <= at_once[op.connection_id]:
             refusal = Crowded()
         if refusal is not None:
             results.append(refusal)
         else:
             lines[len(results)] = _reserve(budgets, op, clock)
-            under_way[op.connection_id] += 1
+            at_once[op.connection_id] += 1
             taken.claimed |= {claim for claim, _ in op.keys}
             results.append(0)
     add(connection, _changes(before, budgets))
@@ -177,8 +177,8 @@ def _holders(connection: Connection, scopes: set[str]) -> dict[str, tuple[int, s
     return {row.id: (row.fence, row.want) for row in connection.execute(rows.with_for_update(read=True))}
 
 
-def _under_way(connection: Connection, accounts: set[str]) -> Counter[str]:
-    """Open attempts of each account, whoever made them; the lock of its budget row keeps them so."""
+def under_way(connection: Connection, accounts: set[str]) -> Counter[str]:
+    """Open attempts of each account, whoever made them; the lock of its budget row, if held, keeps them so."""
     if not accounts:
         return Counter()
     found = connection.execute(_UNDER_WAY, {"accounts": sorted(accounts)})

@@ -22,7 +22,7 @@ from app.contracts import Cost, Reserve, Settle
 from app.errors import Conflict, NotFound, Unusable
 from app.storage import audit, tables
 from app.storage.audit import Note
-from app.storage.booking import OPEN, Unopened, add, commit, open_scopes
+from app.storage.booking import OPEN, Unopened, add, commit, open_scopes, under_way
 from app.storage.database import now, read, write
 from app.storage.together import Together
 
@@ -177,6 +177,11 @@ class Ledger:
                 )
             )
         )
+
+    def under_way(self, connection_id: str) -> int:
+        """Open attempts of the account just now; no lock is taken."""
+        with read(self._engine) as connection:
+            return under_way(connection, {connection_id})[connection_id]
 
     def holds(self, attempt_id: int) -> bool:
         """Whether the attempt may still be sent: nobody gave it up, its job is this worker's and wanted."""
