@@ -64,15 +64,17 @@ def _cells() -> Iterator[Cell]:
     yield from _block(pairs, ["baselines"], [2_000])  # 10,000 queries learn from the same images
     for task, source, views, queries in GOALS:
         yield from _block([(task, source)], ["auto-scores"], [queries], views)
-    for queries in BUDGETS:
-        yield from _block(pairs, ["bar"], [queries], 1)
-        yield from _block(pairs, ["auto-scores"], [queries])
-    yield from _block(pairs, ["auto-scores"], [TENTH])
+    few, many = BUDGETS
+    yield from _block(pairs, ["bar"], [few], 1)
+    yield from _block(pairs, ["auto-scores"], [few, TENTH])
     yield from _block(SOME_IMAGES, ["baselines"], [TENTH])
-    yield from _block(CONNECTOMES, ["baselines"], [2_000], seeds=FOLDS)
-    for queries in BUDGETS:
-        yield from _block(CONNECTOMES, ["bar"], [queries], 1, FOLDS)
-        yield from _block(CONNECTOMES, ["auto-scores"], [queries], seeds=FOLDS)
+    yield from _block(CONNECTOMES, ["baselines"], [few], seeds=FOLDS)
+    yield from _block(CONNECTOMES, ["bar"], [few], 1, FOLDS)
+    yield from _block(CONNECTOMES, ["auto-scores"], [few], seeds=FOLDS)
+    yield from _block(pairs, ["bar"], [many], 1)
+    yield from _block(pairs, ["auto-scores"], [many])
+    yield from _block(CONNECTOMES, ["bar"], [many], 1, FOLDS)
+    yield from _block(CONNECTOMES, ["auto-scores"], [many], seeds=FOLDS)
     yield from _block([ABLATED], ABLATIONS, BUDGETS[1:], 1)
     for queries in BUDGETS:
         yield from _block(FULL, ["race", "views"], [queries])
