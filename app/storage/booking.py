@@ -178,7 +178,7 @@ def _holders(connection: Connection, scopes: set[str]) -> dict[str, tuple[int, s
 
 
 def under_way(connection: Connection, accounts: set[str]) -> Counter[str]:
-    """Open attempts of each account, whoever made them; the lock of its budget row, if held, keeps them so."""
+    """Open attempts of each account, whoever made them; a lock on its budget row keeps them so."""
     if not accounts:
         return Counter()
     found = connection.execute(_UNDER_WAY, {"accounts": sorted(accounts)})
