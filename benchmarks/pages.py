@@ -163,7 +163,7 @@ def main() -> None:
     text += (
         f"\n\n{jobs:,} jobs, {POINTS_PER_JOB * jobs:,} metric points, all at one job; first byte over HTTP on"
         f" one connection, {REPEATS} times after a first; SQLite, one process. `first time` has templates to"
-        " compile and programs to read. Weight is uncompressed: the page, and the styles, scripts and pictures"
+        " compile and programs to read. Weight is uncompressed: the page, and styles, scripts and pictures"
         f" that it names. Goals: {GOAL_MS} ms, {GOAL_BYTES // 1000} kB."
     )
     save("pages", "Pages", f"python -m benchmarks pages {jobs}", text)

@@ -70,10 +70,10 @@ def _one(request: Request, wired: Services, found: dict[str, Any], after: str | 
 
 @router.post("/webhooks/{webhook_id}/rotate", dependencies=_MAY)
 def rotate(
-    webhook_id: str, request: Request, wired: Wired, keep_hours: Annotated[str, Form()] = ""
+    webhook_id: str, request: Request, wired: Wired, keep_hours: Annotated[float | None, Form()] = None
 ) -> Response:
     """A new secret, on this one page."""
-    given = {"keep_hours": keep_hours} if keep_hours else {}
+    given = {"keep_hours": keep_hours} if keep_hours is not None else {}
     return _one(request, wired, rest.rotate_webhook(webhook_id, wired, web.body(WebhookRotation, given)))
 
 

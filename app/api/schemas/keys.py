@@ -88,7 +88,7 @@ class WebhookPatch(Body):
 
 
 class WebhookRotation(Body):
-    keep_hours: Annotated[float, Field(ge=0, le=720, allow_inf_nan=False)] = Field(
+    keep_hours: Annotated[float, Field(strict=True, ge=0, le=720, allow_inf_nan=False)] = Field(
         default=24.0, description="So long the old secret signs beside the new one; 0: it ends at once."
     )
 
