@@ -181,8 +181,8 @@ async def test_connection(
     wired: Wired,
     body: ConnectionTestBody | None = None,  # noqa: PT028 - a route, no test
 ) -> dict[str, Any]:
-    """Send one billable query: labels, kind of scores, latency, model version, clock skew. With `probes` two
-    more: does the service seem to resize or re-compress? With `repeats`: do answers vary?"""
+    """Send one billable query: labels, kind of scores, latency, model version, clock skew. With `probes`
+    three or four more: does the service seem to resize or re-compress? With `repeats`: do answers vary?"""
     record = await asyncio.to_thread(wired.connections.get, connection_id)
     payer = auth.caller_of(request).account(record.price.currency)
     asked = body or ConnectionTestBody()

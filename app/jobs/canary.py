@@ -20,7 +20,6 @@ import numpy as np
 from app.contracts import Images
 from app.errors import ReprogError
 from app.gateway.query import Gateway
-from app.jobs.probe import REACH
 from app.jobs.progress import rfc3339
 from app.reprogramming import program as programs
 from app.reprogramming.program import Program
@@ -30,6 +29,8 @@ from app.storage.endpoints import Endpoints, LiveVersion
 from app.storage.jobs import Jobs
 
 log = logging.getLogger(__name__)
+
+REACH = {"percent": 100.0, "severity": 6.0, "likelihood": 4.0, "logit": 10.0}  # of a kind's scores; else 1
 
 
 class Canary:

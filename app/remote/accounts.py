@@ -46,7 +46,8 @@ def connection_update(
 def connection_test(
     ident: str,
     probes: Annotated[
-        bool, typer.Option("--probes", help="Two queries more: does it resize or re-compress images?")
+        bool,
+        typer.Option("--probes", help="Three or four queries more: does it resize or re-compress images?"),
     ] = False,
     repeats: Annotated[int, typer.Option(help="So many queries more: do answers vary?")] = 0,
     as_json: Json = False,

@@ -1,4 +1,4 @@
-"""The test of a connection against the sandbox: what one query tells, and what two more find out."""
+"""The test of a connection against the sandbox: what one query tells, and what a few more find out."""
 
 from __future__ import annotations
 
@@ -65,15 +65,24 @@ def test_rounded_and_cut_scores_are_seen(service: Service, connection: str, faul
 
 
 @pytest.mark.parametrize(
-    ("switches", "resizes", "compresses"),
-    [({}, False, False), ({"server_resize": 64}, True, None), ({"jpeg_recompress_q": 70}, False, True)],
+    ("switches", "resizes", "compresses", "queries"),
+    [
+        ({}, False, False, 4),
+        ({"server_resize": 64}, True, None, 4),
+        ({"jpeg_recompress_q": 70}, None, True, 5),
+        ({"quantise_decimals": 3, "server_resize": 64}, None, None, 4),
+        ({"score_noise": 0.01}, None, None, 4),
+    ],
 )
 def test_probes(
-    service: Service, connection: str, faults: Any, switches: dict[str, int], resizes: bool, compresses: Any
-) -> None:
+    service: Service, connection: str, sandbox: str, faults: Any, switches: dict[str, float], resizes: Any,
+    compresses: Any, queries: int,
+) -> None:  # fmt: skip
     faults(**switches)
+    httpx.post(f"{sandbox}/bill/reset", trust_env=False)
     found = service.ok("POST", f"/v1/connections/{connection}/test", json={"probes": True})
-    assert found["queries"] == 3
+    bill = httpx.get(f"{sandbox}/bill", trust_env=False).json()
+    assert found["queries"] == bill["billable_queries"] == queries, found
     assert (found["seems_to_resize"], found["seems_to_recompress"]) == (resizes, compresses), found
 
 

@@ -196,7 +196,8 @@ class ConnectionTestBody(Body):
     """Nothing: one billable query. More is sent only where it is asked for."""
 
     probes: bool = Field(
-        default=False, description="Two queries more: does the service seem to resize or re-compress images?"
+        default=False,
+        description="Three or four queries more: does the service seem to resize or re-compress images?",
     )
     repeats: Annotated[
         int, Field(ge=0, le=20, description="The same image again, past the cache: do answers vary?")
@@ -218,6 +219,9 @@ class ConnectionTest(BaseModel):
     clock_skew_seconds: int | None = Field(None, description="How far the service's clock is ahead of ours.")
     seems_to_resize: bool | None = Field(None, description="With `probes`; null: cannot be told.")
     seems_to_recompress: bool | None = Field(None, description="With `probes`; null: cannot be told.")
+    probes: dict[str, bool] | None = Field(
+        None, description="With `probes`: whether each pattern changed the answer."
+    )
 
 
 class Labels(BaseModel):
