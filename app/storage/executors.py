@@ -148,6 +148,18 @@ class Membership:
                     return
 
 
+def _opened(path: Path) -> TextIO:
+    """Raises Unusable where the file cannot be written: the disk is read-only or full."""
+    try:
+        return path.open("a")
+    except OSError as error:
+        raise Unusable(
+            f"A file beside the database cannot be written: {path.name}: {error.strerror}.",
+            code="database_unavailable",
+            hint="Check free disk space and write permission.",
+        ) from error
+
+
 def _lock(executor_id: str, host: str, path: Callable[[str], Path]) -> tuple[str, TextIO]:
     """The id and its file, locked as long as the file is open or the process lives."""
     names = [executor_id] if executor_id else [f"{host}-{slot}" for slot in range(SLOTS)]
@@ -158,7 +170,7 @@ def _lock(executor_id: str, host: str, path: Callable[[str], Path]) -> tuple[str
             param="executor_id",
         )
     for name in names:
-        lock = path(name).open("a")
+        lock = _opened(path(name))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

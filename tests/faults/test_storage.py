@@ -117,6 +117,39 @@ def test_read_only(postgres_url: str, tmp_path: Path, source: Source) -> None:
         assert team.get(job).status == "succeeded"
 
 
+def test_sqlite_read_only(sqlite_url: str, tmp_path: Path, source: Source) -> None:
+    """Files that may not be written any more when a worker starts: it says so and sends nothing."""
+    source.delay = lambda n: 0.05
+    with crew(sqlite_url, tmp_path / "faults", source, 1) as team:
+        job = team.job(**CALM)
+        until(lambda: source.requests >= 8)
+        team.kill(0)
+        until(lambda: source.at_once == 0)  # requests that were under way have ended
+        sent, billed = source.requests, source.bill
+        modes = _frozen(Path(sa.make_url(sqlite_url).database or "").parent)
+        team.start(0)
+        team.workers[0].join(30)
+        assert team.workers[0].exitcode, "went on without a ledger"
+        assert "A file beside the database cannot be written" in team.tail()
+        assert (source.requests, source.bill) == (sent, billed)
+        for path, mode in modes.items():
+            path.chmod(mode)
+        team.start(0)
+        team.wait([job], 60)
+        team.check([job])
+        learned = team.programs([job])
+    calm = f"sqlite:///{tmp_path / 'calm.sqlite'}"
+    assert learned == without_faults(calm, tmp_path / "calm", [CALM])
+
+
+def _frozen(folder: Path) -> dict[Path, int]:
+    """Nothing in `folder` may be written from now on; the modes of before."""
+    modes = {path: path.stat().st_mode for path in (*folder.glob("*.sqlite*"), folder)}
+    for path, mode in modes.items():
+        path.chmod(mode & ~0o222)
+    return modes
+
+
 def _read_only(url: str, on: bool) -> None:
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     name = sa.make_url(url).database
