@@ -11,11 +11,20 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from app.storage import tables
 from app.storage.database import read
+from app.storage.statement import Statement
 
 _CHUNK = 500  # keys per SELECT: well under SQLite's limit of bound parameters
 
-_WANTED = select(tables.answers.c.key, tables.answers.c.scores).where(
-    tables.answers.c.key.in_(bindparam("keys", expanding=True))
+_WANTED = Statement(
+    select(tables.answers.c.key, tables.answers.c.scores).where(
+        tables.answers.c.key.in_(bindparam("keys", expanding=True))
+    )
+)
+_INSERT = Statement(
+    {
+        name: dialect.insert(tables.answers).on_conflict_do_nothing().inline()  # no id is wanted back
+        for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
+    }
 )
 
 Row = NDArray[np.float32]  # (K,) in the connection's label order; NaN = censored
@@ -42,22 +51,16 @@ class Answers:
         found: dict[bytes, Row] = {}
         with read(self._engine) as connection:
             for start in range(0, len(keys), _CHUNK):
-                for key, scores in connection.execute(_WANTED, {"keys": keys[start : start + _CHUNK]}):
+                for key, scores in _WANTED.rows(connection, keys=list(keys[start : start + _CHUNK])):
                     found[key] = np.frombuffer(scores, dtype="<f4")
         return found
 
 
 def insert(connection: Connection, rows: Iterable[tuple[bytes, Row]]) -> None:
     """Store answers; a key that is already there keeps its first answer."""
-    values = [{"key": key, "scores": np.asarray(row, dtype="<f4").tobytes()} for key, row in rows]
-    if values:
-        connection.execute(_INSERT[connection.dialect.name], values)
-
-
-_INSERT = {
-    name: dialect.insert(tables.answers).on_conflict_do_nothing()
-    for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
-}
+    _INSERT.each(
+        connection, [{"key": key, "scores": np.asarray(row, dtype="<f4").tobytes()} for key, row in rows]
+    )
 
 
 def insert_ignore(connection: Connection, table: tables.Table) -> Insert:

@@ -11,10 +11,11 @@ from sqlalchemy import Connection, Engine, delete, insert, select
 
 from app.storage import tables
 from app.storage.database import now, read, write
+from app.storage.statement import Statement
 from app.storage.together import Together
 
 _audit = tables.audit
-_PUT = insert(_audit)
+_PUT = Statement(insert(_audit).inline())  # no id is wanted back
 _BATCH = 2000  # lines deleted in one transaction
 
 
@@ -118,4 +119,4 @@ def put(connection: Connection, notes: Sequence[Note]) -> None:
     """Write the lines, in the caller's transaction."""
     if notes:
         clock = now(connection)
-        connection.execute(_PUT, [{"at": clock, **note.values} for note in notes])
+        _PUT.each(connection, [{"at": clock, **note.values} for note in notes])

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, bindparam, func, insert, literal_column, select, update
+from sqlalchemy import Connection, bindparam, func, insert, literal_column, select, update
 
 from app.contracts import Reserve, Settle
 from app.errors import BudgetExhausted, Crowded, Interrupted, NotFound, StaleFence
 from app.storage import answers as stored
 from app.storage import claims, tables
 from app.storage.database import now
+from app.storage.statement import Statement
 
 COUNTERS = (
     "spent", "reserved", "queries_spent", "queries_reserved",
@@ -25,12 +26,12 @@ COUNTERS = (
 )  # fmt: skip
 _budgets, _attempts = tables.budgets, tables.attempts
 OPEN = _attempts.c.outcome == literal_column("'open'")  # no parameter: the partial index must be seen to fit
-_ADD = (
+_ADD = Statement(
     update(_budgets)
     .where(_budgets.c.scope == bindparam("row"))
     .values({name: _budgets.c[name] + bindparam(f"add_{name}") for name in COUNTERS})
 )
-_CLOSE = (
+_CLOSE = Statement(
     update(_attempts)
     .where(_attempts.c.id == bindparam("row"))
     .values(
@@ -41,11 +42,11 @@ _CLOSE = (
     )
 )
 
-_LOCK_ATTEMPTS = (
+_LOCK_ATTEMPTS = Statement(
     select(
         *(_attempts.c[name] for name in ("id", "scope", "connection_id", "images", "price_micros", "payer"))
     )
-    .where(_attempts.c.id.in_(bindparam("ids", expanding=True)), _attempts.c.outcome == "open")
+    .where(_attempts.c.id.in_(bindparam("ids", expanding=True)), OPEN)
     .order_by(_attempts.c.id)
     .with_for_update()
 )
@@ -55,16 +56,24 @@ _LOCK_BUDGETS = (
     .order_by(_budgets.c.scope)
     .with_for_update()
 )
-_TIMED = {  # the clock comes along where asking for it would be a way to the server, with the rows locked
-    "sqlite": _LOCK_BUDGETS,
-    "postgresql": _LOCK_BUDGETS.add_columns(func.extract("epoch", func.clock_timestamp()).label("clock")),
-}
-_UNDER_WAY = (
+_TIMED = Statement(  # the clock comes along where asking for it would be a way to the server, rows locked
+    {
+        "sqlite": _LOCK_BUDGETS,
+        "postgresql": _LOCK_BUDGETS.add_columns(func.extract("epoch", func.clock_timestamp()).label("clock")),
+    }
+)
+_HOLDERS = Statement(
+    select(*(tables.jobs.c[name] for name in ("id", "fence", "want")))
+    .where(tables.jobs.c.id.in_(bindparam("scopes", expanding=True)))
+    .order_by(tables.jobs.c.id)
+    .with_for_update(read=True)
+)
+_UNDER_WAY = Statement(
     select(_attempts.c.connection_id, func.count())
     .where(OPEN, _attempts.c.connection_id.in_(bindparam("accounts", expanding=True)))
     .group_by(_attempts.c.connection_id)
 )
-_INTENTS = insert(_attempts).returning(_attempts.c.id, sort_by_parameter_order=True)
+_INTENTS = Statement(insert(_attempts).returning(_attempts.c.id))
 
 
 class Unopened(Exception):
@@ -111,12 +120,11 @@ def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[in
             taken.claimed |= {claim for claim, _ in op.keys}
             results.append(0)
     add(connection, _changes(before, budgets))
-    if closed:
-        connection.execute(_CLOSE, closed)
+    _CLOSE.each(connection, closed)
     stored.insert(connection, [pair for op in settles for pair in op.answers])
     claims.release(connection, [line["row"] for line in closed])
     claimed: list[tuple[bytes, int]] = []
-    for place, attempt_id in zip(lines, _insert(connection, list(lines.values())), strict=True):
+    for place, attempt_id in zip(lines, _INTENTS.each(connection, list(lines.values())), strict=True):
         results[place] = attempt_id
         op = group[place]
         claimed += [(claim, attempt_id) for claim, _ in op.keys] if isinstance(op, Reserve) else []
@@ -124,15 +132,15 @@ def commit(connection: Connection, group: Sequence[Reserve | Settle]) -> list[in
     return results
 
 
-def _lock_attempts(connection: Connection, ids: list[int]) -> dict[int, RowMapping]:
+def _lock_attempts(connection: Connection, ids: list[int]) -> dict[int, dict[str, Any]]:
     """Those of `ids` that are open."""
     if not ids:
         return {}
-    return {row["id"]: row for row in connection.execute(_LOCK_ATTEMPTS, {"ids": ids}).mappings()}
+    return {row["id"]: row for row in _LOCK_ATTEMPTS.dicts(connection, ids=ids)}
 
 
 def _lock_all(
-    connection: Connection, reserves: Sequence[Reserve], attempts: Mapping[int, RowMapping]
+    connection: Connection, reserves: Sequence[Reserve], attempts: Mapping[int, dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """Every budget row that a group charges: scopes and accounts, then payers."""
     accounts = {op.connection_id for op in reserves}
@@ -151,15 +159,10 @@ def _lock_or_open(
 ) -> dict[str, dict[str, Any]]:
     """The rows of `scopes`. Raises Unopened where some of `wanted` (accounts, keys) are missing: to open
     them here would be to lock them out of order."""
-    budgets = _lock_budgets(connection, scopes)
+    budgets = {row["scope"]: row for row in _TIMED.dicts(connection, scopes=list(scopes))} if scopes else {}
     if missing := sorted(set(wanted) - budgets.keys()):
         raise Unopened(missing)
     return budgets
-
-
-def _lock_budgets(connection: Connection, scopes: Iterable[str]) -> dict[str, dict[str, Any]]:
-    rows = connection.execute(_TIMED[connection.dialect.name], {"scopes": list(scopes)}).mappings()
-    return {row["scope"]: dict(row) for row in rows}
 
 
 def _clock(connection: Connection, budgets: Mapping[str, dict[str, Any]]) -> float:
@@ -172,17 +175,14 @@ def _holders(connection: Connection, scopes: set[str]) -> dict[str, tuple[int, s
     """Fence and `want` of those scopes that are jobs; they stay as they are until the commit."""
     if not scopes:
         return {}
-    c = tables.jobs.c
-    rows = select(c.id, c.fence, c.want).where(c.id.in_(sorted(scopes))).order_by(c.id)
-    return {row.id: (row.fence, row.want) for row in connection.execute(rows.with_for_update(read=True))}
+    return {ident: (fence, want) for ident, fence, want in _HOLDERS.rows(connection, scopes=sorted(scopes))}
 
 
 def under_way(connection: Connection, accounts: set[str]) -> Counter[str]:
     """Open attempts of each account, whoever made them; a lock on its budget row keeps them so."""
     if not accounts:
         return Counter()
-    found = connection.execute(_UNDER_WAY, {"accounts": sorted(accounts)})
-    return Counter({row[0]: row[1] for row in found})
+    return Counter(dict(_UNDER_WAY.rows(connection, accounts=sorted(accounts))))
 
 
 def _stopped(holders: Mapping[str, tuple[int, str]], op: Reserve) -> Exception | None:
@@ -267,7 +267,7 @@ def _reserve(budgets: Mapping[str, dict[str, Any]], op: Reserve, clock: float) -
 
 
 def _settle(
-    budgets: Mapping[str, dict[str, Any]], attempt: RowMapping, op: Settle, clock: float
+    budgets: Mapping[str, dict[str, Any]], attempt: dict[str, Any], op: Settle, clock: float
 ) -> dict[str, Any]:
     """Book the settlement in `budgets`; returns the attempt's new values."""
     images, price = attempt["images"], attempt["price_micros"]
@@ -307,14 +307,7 @@ def add(connection: Connection, changes: Mapping[str, Mapping[str, int]]) -> Non
         {"row": scope, **{f"add_{name}": change.get(name, 0) for name in COUNTERS}}
         for scope, change in sorted(changes.items())
     ]
-    if values:
-        connection.execute(_ADD, values)
-
-
-def _insert(connection: Connection, lines: list[dict[str, Any]]) -> list[int]:
-    if not lines:
-        return []
-    return list(connection.execute(_INTENTS, lines).scalars())
+    _ADD.each(connection, values)
 
 
 def open_scopes(

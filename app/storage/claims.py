@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from app.errors import Taken
 from app.storage import tables
+from app.storage.statement import Statement
 
 FORGOTTEN_SECONDS = 600.0  # after so long the buyer is dead and its job not resumed: buy it again
 _CHUNK = 500
@@ -33,14 +34,19 @@ class Known:
         return Taken(frozenset(theirs)) if theirs else None
 
 
-# Built once: a statement is looked up by its parts each time it is built.
-_KNOWN = union_all(
-    select(_claims.c.key, literal_column("1").label("held"))
-    .join(_attempts, _attempts.c.id == _claims.c.attempt_id)
-    .where(_attempts.c.sent_at > bindparam("since"), _claims.c.key.in_(bindparam("claims", expanding=True))),
-    select(_answers.c.key, literal_column("0")).where(_answers.c.key.in_(bindparam("keys", expanding=True))),
+_KNOWN = Statement(
+    union_all(
+        select(_claims.c.key, literal_column("1").label("held"))
+        .join(_attempts, _attempts.c.id == _claims.c.attempt_id)
+        .where(
+            _attempts.c.sent_at > bindparam("since"), _claims.c.key.in_(bindparam("claims", expanding=True))
+        ),
+        select(_answers.c.key, literal_column("0")).where(
+            _answers.c.key.in_(bindparam("keys", expanding=True))
+        ),
+    )
 )
-_RELEASE = delete(_claims).where(_claims.c.attempt_id.in_(bindparam("attempts", expanding=True)))
+_RELEASE = Statement(delete(_claims).where(_claims.c.attempt_id.in_(bindparam("attempts", expanding=True))))
 
 
 def _claim(insert: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | postgresql.Insert:
@@ -49,7 +55,9 @@ def _claim(insert: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | postgre
     )
 
 
-_CLAIM = {"sqlite": _claim(sqlite.insert(_claims)), "postgresql": _claim(postgresql.insert(_claims))}
+_CLAIM = Statement(
+    {"sqlite": _claim(sqlite.insert(_claims)), "postgresql": _claim(postgresql.insert(_claims))}
+)
 
 
 def taken(connection: Connection, keys: Sequence[tuple[bytes, bytes]], clock: float) -> Known:
@@ -58,20 +66,17 @@ def taken(connection: Connection, keys: Sequence[tuple[bytes, bytes]], clock: fl
     for start in range(0, len(keys), _CHUNK):
         some = keys[start : start + _CHUNK]
         claims, answers = [claim for claim, _ in some], [key for _, key in some]
-        asked = {"since": since, "claims": claims, "keys": answers}
-        for key, held in connection.execute(_KNOWN, asked):
+        for key, held in _KNOWN.rows(connection, since=since, claims=claims, keys=answers):
             (known.claimed if held else known.answered).add(key)
     return known
 
 
 def claim(connection: Connection, pairs: Sequence[tuple[bytes, int]]) -> None:
     """These keys are bought by these attempts; a forgotten claim is taken over."""
-    if pairs:
-        rows = [{"key": key, "attempt_id": attempt} for key, attempt in pairs]
-        connection.execute(_CLAIM[connection.dialect.name], rows)
+    _CLAIM.each(connection, [{"key": key, "attempt_id": attempt} for key, attempt in pairs])
 
 
 def release(connection: Connection, attempts: Sequence[int]) -> None:
     """These attempts are closed."""
     if attempts:
-        connection.execute(_RELEASE, {"attempts": list(attempts)})
+        _RELEASE.rows(connection, attempts=list(attempts))
