@@ -72,12 +72,15 @@ def huggingface(url: str, key: str, model: str, image: Path) -> Rows:
 
 
 def triton(url: str, key: str, model: str, image: Path) -> Rows:
-    """Readiness, metadata, then BYTES by the binary extension with the classification extension."""
+    """Readiness, metadata, then BYTES by the binary extension, in JSON as base64, and with the classification
+    extension."""
+    from base64 import b64encode
+
     import numpy as np
     import tritonclient.http as http
 
     parts = urlsplit(url)
-    headers = {"Authorization": f"Bearer {key}"}
+    headers = {"Authorization": f"Bearer {key}"}  # copied for each call: the client leaves its own in there
     client = http.InferenceServerClient(parts.netloc + parts.path)
     assert client.is_server_live()
     assert client.is_server_ready()
@@ -86,12 +89,17 @@ def triton(url: str, key: str, model: str, image: Path) -> Rows:
     tensor = http.InferInput(described["inputs"][0]["name"], [1], "BYTES")
     tensor.set_data_from_numpy(np.array([image.read_bytes()], dtype=object))
     name = described["outputs"][0]["name"]
-    scores = client.infer(model, [tensor], headers=headers).as_numpy(name)
+    scores = client.infer(model, [tensor], headers=dict(headers)).as_numpy(name)
     assert scores.shape[0] == 1
     assert abs(float(scores.sum()) - 1) < 1e-4
+    text = http.InferInput(described["inputs"][0]["name"], [1], "BYTES")
+    text.set_data_from_numpy(np.array([b64encode(image.read_bytes())], dtype=object), binary_data=False)
+    as_json = http.InferRequestedOutput(name, binary_data=False)
+    again = client.infer(model, [text], outputs=[as_json], headers=dict(headers)).as_numpy(name)
+    assert np.allclose(scores, again)
     wanted = http.InferRequestedOutput(name, class_count=scores.shape[1])
-    named = client.infer(model, [tensor], outputs=[wanted], headers=headers).as_numpy(name)
-    rows = [text.decode().split(":", 2) for text in named.ravel()]
+    named = client.infer(model, [tensor], outputs=[wanted], headers=dict(headers)).as_numpy(name)
+    rows = [row.decode().split(":", 2) for row in named.ravel()]
     return [[label, float(score)] for score, _, label in rows]
 
 

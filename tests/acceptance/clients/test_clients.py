@@ -91,7 +91,9 @@ def truth(name: Name, image: Path) -> dict[str, float]:
         ("clarifai_node", "", "moderation-recognition", "moderation", 1),
         ("huggingface", "/hf", "moderation", "moderation", 1),
         ("triton", "/oip", "moderation", "moderation", 1),
+        ("huggingface_node", "/hf", "moderation", "moderation", 1),
         ("rekognition", "", "", "moderation", 100),
+        ("rekognition_node", "", "", "moderation", 100),
     ],
 )
 def test_scores_of_the_sandbox(
@@ -107,11 +109,13 @@ def test_scores_of_the_sandbox(
 
 def test_other_scores_of_the_sandbox(sandbox: str, image: Path) -> None:
     expected = truth("moderation", image)
-    openai = dict(call("openai", sandbox, "omni-moderation-latest", image))
-    assert openai["sexual"] == pytest.approx(expected["porn"])
-    assert openai["sexual/minors"] == 0
-    severe = dict(call("content_safety", sandbox, "", image))
-    assert severe["Sexual"] == 2 * sum(expected["porn"] > bound for bound in (0.1, 0.4, 0.75))
+    for client in ("openai", "openai_node"):
+        openai = dict(call(client, sandbox, "omni-moderation-latest", image))
+        assert openai["sexual"] == pytest.approx(expected["porn"])
+        assert openai["sexual/minors"] == 0
+    for client in ("content_safety", "content_safety_node"):
+        severe = dict(call(client, sandbox, "", image))
+        assert severe["Sexual"] == 2 * sum(expected["porn"] > bound for bound in (0.1, 0.4, 0.75))
     likely = dict(call("google", sandbox, "", image))
     assert likely["medical"] == 1 + sum(expected["neutral"] > bound for bound in (0.05, 0.2, 0.5, 0.8))
     nudity = dict(call("sightengine", sandbox, "nudity-2.1", image))
@@ -159,6 +163,7 @@ def shapes(path: Path) -> Path:
         ("custom_vision_node", "", "11111111-2222-3333-4444-555555555555/shapes"),
         ("clarifai_node", "/compat/clarifai", "shapes"),
         ("huggingface", "/compat/hf", "shapes"),
+        ("huggingface_node", "/compat/hf", "shapes"),
         ("triton", "", "shapes"),
     ],
 )
