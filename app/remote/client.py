@@ -55,9 +55,10 @@ def call(method: str, path: str, *, key: str | None = None, **options: Any) -> h
     """One request. A refusal ends the command with its sentence and hint on stderr."""
     headers: dict[str, str] = options.pop("headers", {})
     if method == "POST":
-        headers = {"Idempotency-Key": key or uuid4().hex, **headers}
+        key = key or uuid4().hex
+        headers = {"Idempotency-Key": key, **headers}
     options["params"] = {k: v for k, v in (options.get("params") or {}).items() if v is not None}
-    with _reachable(), client() as connection:
+    with _reachable(key), client() as connection:
         response = connection.request(method, path, headers=headers, **options)
     if not response.is_success:
         refuse(response)
@@ -65,9 +66,17 @@ def call(method: str, path: str, *, key: str | None = None, **options: Any) -> h
 
 
 @contextmanager
-def _reachable() -> Generator[None]:
+def _reachable(key: str | None) -> Generator[None]:
     try:
         yield
+    except (httpx.ReadError, httpx.ReadTimeout, httpx.RemoteProtocolError) as error:  # it was sent
+        typer.echo(f"reprog: the service took the request and did not answer: {error}", err=True)
+        if key is not None:
+            typer.echo(
+                "        It may still be done. To hear its answer, and have it done only once:", err=True
+            )
+            typer.echo(f"        run the command again with --idempotency-key {key}", err=True)
+        raise typer.Exit(EXIT_UNREACHABLE) from error
     except httpx.TransportError as error:
         typer.echo(f"reprog: no answer from the service: {error}", err=True)
         typer.echo("        Start it with `reprog serve`, or set REPROG_URL.", err=True)

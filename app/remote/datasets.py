@@ -6,11 +6,13 @@ import mimetypes
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 
 from app.remote.client import After, Json, Limit, Repeat, call, resource, save, show
 
 _COLUMNS = ("id", "name", "classes", "counts")
+_READING = 3600.0  # seconds a large upload may be looked through
 
 group = resource("datasets", _COLUMNS)
 
@@ -43,6 +45,7 @@ def upload(
                 "background": background,
             },
             content=stream,
+            timeout=httpx.Timeout(_READING, connect=5),
             headers={"content-type": kind or "application/octet-stream"},
         ).json()
     for warning in (answer.get("report") or {}).get("warnings", []):

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import jsonschema
 import pytest
 import uvicorn
@@ -261,6 +262,25 @@ def test_a_watch_ends_with_a_closing_line_and_the_jobs_exit_code(full: SimpleNam
     assert shell.run(f"jobs watch {full.fresh}").exit_code == 6
     assert shell.run(f"jobs cancel {full.fresh}").exit_code == 0
     assert shell.run(f"jobs watch {full.fresh}").exit_code == 5
+
+
+def test_a_request_without_an_answer_says_how_to_hear_it(
+    full: SimpleNamespace, shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nobody may wonder whether a job was started, and start it twice."""
+    file = tmp_path / "job.yaml"
+    file.write_text(f"{{name: j, connection_id: {full.connection}, dataset_id: {full.dataset}}}")
+
+    def silent(*_: object, **__: object) -> httpx.Response:
+        raise httpx.ReadTimeout("timed out")
+
+    monkeypatch.setattr(httpx.Client, "request", silent)
+    lost = shell.run(f"jobs create -f {file}")
+    assert lost.exit_code == 4
+    assert re.search(r"--idempotency-key \w{32}", lost.stderr), lost.stderr
+    lost = shell.run("jobs list")
+    assert lost.exit_code == 4
+    assert "idempotency" not in lost.stderr
 
 
 def test_refusals_have_their_exit_codes(
