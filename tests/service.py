@@ -46,7 +46,8 @@ class Service:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        for _ in range(600):
+        until = time.monotonic() + 120  # importing alone takes half a minute on a machine with much else to do
+        while time.monotonic() < until:
             if self.process.poll() is not None:
                 raise AssertionError(self.log()[-4000:])
             try:
@@ -54,6 +55,7 @@ class Service:
                     return
             except httpx.TransportError:
                 time.sleep(0.05)
+        self.kill()
         raise AssertionError("the service did not start\n" + self.log()[-4000:])
 
     def log(self) -> str:
