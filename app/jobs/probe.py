@@ -88,9 +88,10 @@ def measured_kind(scores: Scores, stated: ScoreKind) -> ScoreKind | None:
         return stated if seen.size else None
     if seen.min() < 0 or seen.max() > 100:
         return "logit"
-    if seen.max() > 1:
+    total = float(seen.sum())
+    if seen.max() > 1 or abs(total - 100) < 0.1:  # of a thousand labels none may have as much as one percent
         return "percent"
-    return "probability" if abs(float(seen.sum()) - 1) < 1e-3 else "independent"
+    return "probability" if abs(total - 1) < 1e-3 else "independent"
 
 
 def decimals(scores: Scores) -> int | None:

@@ -17,6 +17,7 @@ NAN = float("nan")
         ([0.9, 0.8, NAN], "probability", "independent"),
         ([55.0, 2.0], "probability", "percent"),
         ([-3.0, 0.5], "probability", "logit"),
+        ([0.5] * 200, "percent", "percent"),
         ([140.0], "percent", "logit"),
         ([0.0, 4.0], "severity", "severity"),
         ([NAN], "percent", None),
