@@ -2,9 +2,9 @@
 
 Successive halving (Jamieson and Talwalkar 2016) on a shared subset of training images, then greedy forward
 selection of views that complement each other. For one or two views, half of the candidates are neighbours of
-the best of those drawn at random; more views gain more from candidates that are unlike. The criterion is the
-closed-form leave-one-out error on log-scores of a ridge or, of few columns, a kernel: no step size, no
-gradient, and every answer is used again for the final head.
+the best of those drawn at random; more views gain more from candidates that are unlike. The criterion is
+closed-form leave-one-out ridge on log-scores: no step size, no gradient, and every answer is used again for
+the final head.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from app.methods import choice, finals
 from app.methods.candidates import candidates
 from app.methods.options import SizedOptions
 from app.methods.problem import Problem, Shape, Stage
-from app.reprogramming.heads import loo_head
 from app.reprogramming.program import Program
+from app.reprogramming.ridge import loo_ridge
 
 FIRST, NEAR, SECOND = "first round", "neighbours", "second round"
 KEEP = 3  # one candidate in so many reaches the second round
@@ -220,7 +220,7 @@ class _Heat:
         loss, accuracy = np.empty(len(self.scores)), np.empty(len(self.scores))
         for i in range(len(self.scores)):
             joined = columns[:, [*chosen, i]].reshape(len(labels), -1)
-            out = loo_head(joined, labels, problem.classes, groups=groups)
+            out = loo_ridge(joined, labels, problem.classes, groups=groups)
             loss[i], accuracy[i] = out.loss, out.accuracy
         return _Errors(loss, accuracy)
 

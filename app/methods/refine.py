@@ -20,8 +20,8 @@ from app.methods.optimum import packed, unpacked
 from app.methods.problem import Problem, Stage
 from app.methods.race import spread
 from app.optimisers import CmaEs
-from app.reprogramming.heads import loo_head
 from app.reprogramming.picture import resampling
+from app.reprogramming.ridge import loo_ridge
 from app.reprogramming.transform import View
 
 MOVE, VAL, TRAIN, DONE = "refine", "refined, validate", "refined, fit", "refined"
@@ -132,7 +132,7 @@ def _losses(problem: Problem, scores: Scores, views: int, at: int) -> NDArray[np
     losses: list[float] = []
     for candidate in range(views, len(scores)):
         joined = choice.columns(problem, scores[[*others, candidate]])
-        losses.append(float(loo_head(joined, labels, problem.classes, groups=groups).loss))
+        losses.append(float(loo_ridge(joined, labels, problem.classes, groups=groups).loss))
     return np.array(losses)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts import Labels
-from app.reprogramming.ridge import ALPHAS, LeaveOneOut, loo_from_spectrum, loo_ridge, one_hot
+from app.reprogramming.ridge import loo_from_spectrum, one_hot
 from app.reprogramming.splits import fold_numbers
 
 Floats = NDArray[np.float64]
@@ -24,9 +24,7 @@ PENALTIES = (1.0, 1e-1, 1e-2, 1e-3)  # of the squared weights, for features of u
 FOLDS = 3
 STEPS = 60  # of L-BFGS, at most; a fit inside cross-validation is stopped sooner
 FOLD_STEPS = 15
-KERNEL_COLUMNS = 100  # with more feature columns a linear head is as good (measured) and far smaller
 KERNEL_WIDTHS = (0.1, 0.3, 1.0)  # gamma * F on standardised columns
-USUAL_WIDTH = 0.3  # of them, where one has to do
 KERNEL_SAMPLE = 1000
 KERNEL_ALPHAS = (1e-4, 1e-3, 1e-2, 1e-1)  # times the mean eigenvalue of the Gram matrix
 
@@ -204,36 +202,16 @@ def fit_kernel(
     return Fit(dual, bias, mean, scale, held_out, z, gamma)
 
 
-def loo_head(
-    features: Floats, labels: Labels, classes: int, groups: NDArray[Any] | None = None
-) -> LeaveOneOut:
-    """What programs are chosen by: closed-form leave-one-out of a head on (n, F) columns. The ridge's, or of
-    few columns the kernel's where that errs less: a program is to be judged by the kind of head it gets."""
-    linear = loo_ridge(features, labels, classes, groups=groups)
-    if features.shape[1] > KERNEL_COLUMNS:
-        return linear
-    z = (features - features.mean(axis=0)) / column_scale(features)
-    _, values, basis = _spectrum(USUAL_WIDTH / z.shape[1], z)
-    found = loo_from_spectrum(values[None], basis[None], labels, classes, ALPHAS, groups)
-    kernel = LeaveOneOut(found.accuracy[0], found.loss[0], found.predictions[0])
-    return kernel if kernel.loss < linear.loss else linear
-
-
-def _spectrum(gamma: float, z: Floats) -> tuple[Floats, Floats, Floats]:
-    """Column means of the RBF kernel's Gram matrix, and eigenvalues and eigenvectors of it centred."""
-    gram = np.exp(-gamma * squared_distances(z, z))
-    middle = gram.mean(axis=0)
-    values, basis = np.linalg.eigh(gram - middle - middle[:, None] + middle.mean())
-    return middle, np.maximum(values, max(values[-1] * 1e-13, 1e-30)), basis
-
-
 def _kernel_at(
     width: float, z: Floats, labels: Labels, classes: int, groups: NDArray[Any] | None
 ) -> tuple[float, float, Floats, Floats, Floats]:
     """Held-out loss, gamma, dual coefficients, bias and held-out scores at one kernel width."""
     gamma = width / z.shape[1]
     targets = one_hot(labels, classes)
-    middle, values, basis = _spectrum(gamma, z)
+    gram = np.exp(-gamma * squared_distances(z, z))
+    middle = gram.mean(axis=0)
+    values, basis = np.linalg.eigh(gram - middle - middle[:, None] + middle.mean())
+    values = np.maximum(values, max(values[-1] * 1e-13, 1e-30))
     best_loss, best_alpha, best_sharpness, best_values = np.inf, KERNEL_ALPHAS[0], 1.0, targets
     for alpha in KERNEL_ALPHAS:
         held_out = loo_from_spectrum(

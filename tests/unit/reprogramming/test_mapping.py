@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from app.errors import BadRequest
-from app.reprogramming.heads import KERNEL_COLUMNS, loo_head
 from app.reprogramming.loss import class_weights, cross_entropy, focal
 from app.reprogramming.mapping import (
     LabelMapping,
@@ -265,15 +264,3 @@ def test_focal_by_hand() -> None:
 
 def test_a_zero_score_costs_much_but_not_everything() -> None:
     assert np.isfinite(cross_entropy(np.array([[1.0, 0.0]]), np.array([1])))
-
-
-def test_programs_are_chosen_by_the_kind_of_head_they_will_get() -> None:
-    """Two columns that no plane parts, then a plane among many columns."""
-    x, y = ring(120)
-    assert loo_head(x, y, 2).loss < 0.6 * loo_ridge(x, y, 2).loss
-    doubled = np.repeat(x, 2, axis=0), np.repeat(y, 2)
-    apart = loo_head(*doubled, 2, np.arange(240) // 2)
-    assert apart.loss > loo_head(*doubled, 2).loss
-    many = np.random.default_rng(2).standard_normal((120, KERNEL_COLUMNS + 1))
-    side = (many[:, 0] > 0).astype(np.intp)
-    assert loo_head(many, side, 2).loss == loo_ridge(many, side, 2).loss
