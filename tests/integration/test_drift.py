@@ -64,6 +64,9 @@ def test_a_changed_model_pauses_the_job(service: Service, sandbox: str, tmp_path
     job = service.wait(job, "succeeded")
     assert job["metrics"]["model_version"] == new
     assert job["error"] is None
+    lines = service.ok("GET", f"/v1/jobs/{job['id']}/queries?limit=100")["data"]
+    answered = [line["model_version"] for line in lines if line["outcome"] == "answered"]
+    assert [version for n, version in enumerate(answered) if version not in answered[:n]] == [old, new]
     bill = httpx.get(f"{sandbox}/bill", trust_env=False).json()
     assert bill["billable_queries"] >= job["cost"]["billable_queries"]
 

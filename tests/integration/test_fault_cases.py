@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from base64 import b64decode
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,6 +87,13 @@ async def test_fault(sqlite_url: str, name: str) -> None:
             assert np.isfinite(again.scores).any(axis=1).all()
 
 
+def test_every_fault_goes_through_the_gateway() -> None:
+    """F1 to F30: a case of the table, or a test named after it here."""
+    named = "".join(re.findall(r"def test_((?:f\d+_)+)", Path(__file__).read_text()))
+    named += "".join(f"f{name[1:]}" for name in CASES)
+    assert {int(number) for number in re.findall(r"f(\d+)[_ ]", named)} == set(range(1, 31))
+
+
 # ---------------------------------------------------------------- before a byte is sent
 
 
@@ -114,7 +123,7 @@ def test_f14_images_are_made_large_enough_by_us() -> None:
     assert make("custom_vision", "http://x", SERVICES["custom_vision"][0], "", {}).info.input_size >= 256
 
 
-async def test_f15_f17_pixels_arrive_as_they_are(sqlite_url: str) -> None:
+async def test_f15_f17_f24_pixels_arrive_as_they_are(sqlite_url: str) -> None:
     """8-bit RGB, lossless, no metadata (F16: orientation is applied before, once), one base64 (F24)."""
     pixels: Images = np.random.default_rng(1).integers(0, 256, (1, 9, 7, 3), np.uint8)
     async with world(sqlite_url, "clarifai") as w:
