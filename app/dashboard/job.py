@@ -113,13 +113,14 @@ def evaluate(
 
 def _live(wired: Services, record: JobRecord, found: dict[str, Any]) -> dict[str, Any]:
     money = views.spending(wired, record.id)
-    currency, most = found["cost"]["spent"]["currency"], _most(wired, record, money)
+    currency, (most, allowed) = found["cost"]["spent"]["currency"], _most(wired, record, money)
     return {
         "meter": drawings.meter(money.spent, money.reserved, most),
         "cap": None if money.cap is None else views.money(money.cap, currency),
         "most": None if most is None else views.money(most, currency),
         "left": None if most is None else views.money(most - money.spent - money.reserved, currency),
         "queries_cap": money.queries_cap,
+        "allowed": allowed,
         "forecast": _forecast(found, money.spent, money.queries_spent),
         "can": _possible(record),
         "events": [views.event(line) for line in latest.events(wired.engine, record.id, _LINES)],
@@ -130,14 +131,21 @@ def _live(wired: Services, record: JobRecord, found: dict[str, Any]) -> dict[str
     }
 
 
-def _most(wired: Services, record: JobRecord, money: Cost) -> int | None:
-    """Micro-units that its limits let it spend: its budget, or what its queries cost if that is less. None
-    without either."""
+def _most(wired: Services, record: JobRecord, money: Cost) -> tuple[int | None, int | None]:
+    """Micro-units and queries that both of its limits let it pay for, at today's price; None without any."""
     source = _source(wired, record)
-    caps = [] if money.cap is None else [money.cap]
-    if source is not None and money.queries_cap is not None:
-        caps.append(money.spent + (money.queries_cap - money.queries_spent) * source.price.micros)
-    return max(min(caps), money.spent + money.reserved) if caps else None
+    if source is None or source.price.micros == 0:
+        return money.cap, money.queries_cap
+    price, left = source.price.micros, list[int]()
+    if money.cap is not None:
+        left.append((money.cap - money.spent) // price)
+    if money.queries_cap is not None:
+        left.append(money.queries_cap - money.queries_spent)
+    if not left:
+        return None, None
+    queries = max(min(left), 0)
+    by_money = money.cap is not None and queries == left[0]
+    return (money.cap if by_money else money.spent + queries * price), money.queries_spent + queries
 
 
 def _forecast(found: dict[str, Any], spent: int, queries: int) -> dict[str, str] | None:

@@ -8,8 +8,8 @@ import typer
 
 from app.remote.client import Body, Change, Json, Repeat, call, money, patch, read_body, resource, show
 
-_CONNECTION = ("id", "name", "provider", "base_url", "price.per_1000", "spent.amount")
-_KEY = ("id", "name", "scopes", "last4", "limits.budget.amount", "last_used_at", "revoked_at")
+_CONNECTION = ("id", "name", "provider", "base_url", "price.per_1000", "spent")
+_KEY = ("id", "name", "scopes", "last4", "limits.budget", "last_used_at", "revoked_at")
 
 connections = resource("connections", _CONNECTION)
 keys = resource("keys", _KEY)
@@ -55,7 +55,7 @@ def connection_test(
     """Send one billable query: labels, kind of scores, latency, model version, clock skew."""
     columns = (
         "ok", "labels", "latency_ms", "model_version", "score_kind", "score_kind_measured", "truncated",
-        "decimals", "clock_skew_seconds", "cost.amount",
+        "decimals", "clock_skew_seconds", "cost",
     )  # fmt: skip
     columns += ("seems_to_resize", "seems_to_recompress") if probes else ()
     columns += ("repeats.spread",) if repeats else ()

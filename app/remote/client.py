@@ -99,14 +99,12 @@ def refuse(response: httpx.Response) -> NoReturn:
 
 
 def show(document: dict[str, Any], as_json: bool, columns: tuple[str, ...]) -> None:
-    """JSON as it came, or a table of the named members (dots reach inside)."""
+    """JSON as it came, or a table of the named members (dots reach inside); money with its currency."""
     if as_json:
         typer.echo(json.dumps(document, indent=2))
         return
     rows = document.get("data", [document])
-    table = Table(
-        *(column.rpartition(".")[2] if column.endswith(".amount") else column for column in columns)
-    )
+    table = Table(*columns)
     for row in rows:
         table.add_row(*(_member(row, column) for column in columns))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
@@ -118,6 +116,8 @@ def _member(row: dict[str, Any], path: str) -> str:
     value: object = row
     for part in path.split("."):
         value = cast("dict[str, object]", value).get(part) if isinstance(value, dict) else None
+    if isinstance(value, dict) and set(cast("dict[str, object]", value)) == {"amount", "currency"}:
+        return "{amount} {currency}".format(**cast("dict[str, str]", value))
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 

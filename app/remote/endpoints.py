@@ -23,7 +23,7 @@ from app.remote.client import (
     show,
 )
 
-_COLUMNS = ("name", "version", "status", "job_id", "cost.billable_queries", "cost.spent.amount")
+_COLUMNS = ("name", "version", "status", "job_id", "cost.billable_queries", "cost.spent")
 
 group = resource("endpoints", _COLUMNS)
 

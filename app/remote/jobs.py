@@ -30,7 +30,7 @@ from app.remote.client import (
 )
 from app.remote.watch import watch
 
-_COLUMNS = ("id", "name", "status", "status_reason", "cost.spent.amount")
+_COLUMNS = ("id", "name", "status", "status_reason", "cost.spent")
 _STATE = ("id", "status", "status_reason")
 _EVALUATION = ("checkpoint_id", "mapping.type", "fused", "metrics.val_accuracy", "metrics.test.accuracy")
 Checkpoint = Annotated[str | None, typer.Option("--checkpoint", help="Default: the finished or best one.")]
@@ -48,7 +48,7 @@ def schema() -> None:
 @group.command("quote")
 def quote(file: Body, as_json: Json = False) -> None:
     """What the job in FILE would ask and cost."""
-    columns = ("queries.planned", "cost.planned.amount", "cost.limit.amount", "wall_time_seconds")
+    columns = ("queries.planned", "cost.planned", "cost.limit", "wall_time_seconds.p50")
     show(call("POST", "/v1/jobs/quote", json=read_body(file)).json(), as_json, columns)
 
 
@@ -167,7 +167,7 @@ def metrics(
 ) -> None:
     """The learning curve."""
     answer = call("GET", f"/v1/jobs/{ident}/metrics", params={"x": x, "points": points})
-    show(answer.json(), as_json, ("x", "step", "queries", "cost.amount", "train_loss", "val_accuracy"))
+    show(answer.json(), as_json, ("x", "step", "queries", "cost", "train_loss", "val_accuracy"))
 
 
 @group.command("queries")
@@ -183,7 +183,7 @@ def queries(
     if csv is not None:
         save(call("GET", path, params={"format": "csv"}), csv, as_json)
         return
-    columns = ("id", "sent_at", "purpose", "images", "outcome", "model_version", "cost.amount")
+    columns = ("id", "sent_at", "purpose", "images", "outcome", "model_version", "cost")
     show(call("GET", path, params={"limit": limit, "after": after}).json(), as_json, columns)
 
 

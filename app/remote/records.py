@@ -10,7 +10,7 @@ from app.remote.client import After, Json, Limit, call, patch, resource, show
 
 audit = typer.Typer(no_args_is_help=True, help="Who changed and spent what.")
 
-_LINE = ("id", "at", "key_id", "action", "resource", "status", "cost.amount", "cost.currency")
+_LINE = ("id", "at", "key_id", "action", "resource", "status", "cost")
 
 
 @audit.command("list")

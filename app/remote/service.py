@@ -48,7 +48,7 @@ def usage(
 ) -> None:
     """Requests, queries and money."""
     found = call("GET", "/v1/usage", params={"group_by": group_by, "since": since, "until": until})
-    columns = ("group", "requests", "billable_queries", "unknown_queries", "cost.amount", "cost.currency")
+    columns = ("group", "requests", "billable_queries", "unknown_queries", "cost")
     show(found.json(), as_json, columns)
 
 

@@ -105,5 +105,6 @@
     for (const element of all("[data-confirm]"))
       element.addEventListener("submit", (event) => { if (!confirm(element.dataset.confirm)) event.preventDefault(); });
   });
-  document.addEventListener("htmx:afterSwap", (event) => start(event.target));
+  for (const kind of ["htmx:afterSwap", "htmx:oobAfterSwap"])
+    document.addEventListener(kind, (event) => start(event.target));
 })();

@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from dashboard_place import Place
-from sqlalchemy import insert
+from sqlalchemy import insert, select, update
 
 from app.dashboard import job as job_pages
 from app.dashboard.web import POLICY
 from app.dashboard.words import PARTS
-from app.storage import tables
-from app.storage.database import write
+from app.storage import checkpoints, tables
+from app.storage.database import read, write
 
 SECONDS = 0.2  # of work for a page with a full database; `make bench` measures the first byte
 WEIGHT = 300_000  # bytes of a page with its files
@@ -258,3 +259,73 @@ async def test_curve_document(full: SimpleNamespace) -> None:
         "Linear head",
         "Your pixels alone",
     }
+
+
+@pytest.mark.parametrize(
+    ("cap", "queries", "said"),
+    [
+        (5_000_000, 900, ("$0.00 spent of $1.08 at most", "of 900 allowed", "the budget of $5.00 is never")),
+        (1_200_000, 20_000, ("$0.00 spent of $1.20 at most", "of 1,000 allowed")),
+        (None, 900, ("$0.00 spent of $1.08 at most", "of 900 allowed")),
+        (1_200_500, None, ("$0.00 spent of $1.20 at most", "of 1,000 allowed")),
+    ],
+)
+async def test_a_job_says_what_it_may_spend_at_most(
+    full: SimpleNamespace, cap: int | None, queries: int | None, said: tuple[str, ...]
+) -> None:
+    place: Place = full.place
+    spec = place.house.jobs.get(full.job).spec
+    ids = {"connection_id": full.connection, "dataset_id": full.dataset}
+    job = place.house.jobs.create(name="j", spec=spec, metadata={}, cap=cap, queries_cap=queries, **ids)
+    async with place.client() as client:
+        page = (await client.get(f"/jobs/{job.id}")).text
+    for words in said:
+        assert words in page
+
+
+async def test_many_checkpoints_are_shown_evenly_spaced_and_said_so(full: SimpleNamespace) -> None:
+    place: Place = full.place
+    with read(place.house.engine) as connection:
+        mine = (tables.checkpoints.c.job_id == full.job, tables.checkpoints.c.kind == "program")
+        one = dict(connection.execute(select(tables.checkpoints).where(*mine)).mappings().one())
+    with write(place.house.engine) as connection:
+        copies = [one | {"id": f"ckpt_{n:04d}", "step": n} for n in range(one["step"] + 1, 200)]
+        head = {"of": one["id"], "mapping": {"type": "linear"}, "fused": False}
+        other = one | {"id": "ckpt_other", "step": -1, "config": head}  # no step of learning
+        connection.execute(insert(tables.checkpoints), [*copies, other])
+    shown, count = checkpoints.spread(place.house.engine, full.job, 60)
+    steps = [found.step for found in shown]
+    assert (count, len(steps), steps[0], steps[-1]) == (len(copies) + 1, 60, one["step"], 199)
+    gaps = {b - a for a, b in pairwise(steps)}
+    assert max(gaps) - min(gaps) <= 1
+    async with place.client() as client:
+        page = (await client.get(f"/jobs/{full.job}")).text
+    assert f"Evolution over 60 of {count} checkpoints, evenly spaced" in page
+    assert 'max="59"' in page
+
+
+async def test_usage_adds_up_to_all_that_was_spent(full: SimpleNamespace) -> None:
+    """What is in no line of a group has a line of its own."""
+    place: Place = full.place
+    ledger, asked = place.house.ledger, {"fence": 0, "price_micros": 1200, "purpose": "t"}
+    for scope, images in ((full.job, 3), (full.connection, 1)):
+        attempt = ledger.reserve(scope, full.connection, images=images, **asked)
+        ledger.settle(attempt, [], billed=images, unknown=0, outcome="answered")
+    async with place.client() as client:
+        page = (await client.get("/usage?group_by=job")).text
+    assert re.search(r"Not of a job: tests of connections.*?\$0\.0012<", page, re.DOTALL)
+    assert re.search(r"All, USD</th><td class=\"num\"><strong>\$0\.0048<", page)
+
+
+async def test_a_job_without_an_answered_test_image_has_a_page(full: SimpleNamespace) -> None:
+    place: Place = full.place
+    metrics = place.house.jobs.get(full.job).metrics
+    none = metrics | {"test": {"images": 0, "unanswered": 40}, "baselines": {}}
+    with write(place.house.engine) as connection:
+        mine = tables.jobs.c.id == full.job
+        connection.execute(update(tables.jobs).where(mine).values(metrics=none))
+    async with place.client() as client:
+        for path in ("/", "/jobs", f"/jobs/{full.job}", f"/compare?job={full.job}&job={full.other}"):
+            answer = await client.get(path)
+            assert answer.status_code == 200, path
+        assert "no test image was answered" in (await client.get(f"/jobs/{full.job}")).text
