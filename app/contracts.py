@@ -237,6 +237,11 @@ class AnswerStore(Protocol):
         """Whether some answers are keyed by the image file sent (an older release's), not by its pixels."""
         ...
 
+    @property
+    def near(self) -> bool:
+        """Whether a look at some keys takes less time than a hop to a thread: no server is asked."""
+        ...
+
     def get(self, keys: Sequence[bytes]) -> Mapping[bytes, NDArray[np.float32]]: ...
 
 

@@ -1,6 +1,6 @@
 """One ask: from images to answers, with as many requests at once as the account allows.
 
-lookup (thread)   encode, digest, cache          images already answered cost nothing
+lookup (thread)   encode, digest, cache          images already answered cost nothing; no thread if quick
 chunk             up to max_batch images, while there is room
 retry             prepare (thread)  request bytes; reservation and intent committed
                   slot              of the account's rate
@@ -33,7 +33,7 @@ from app.errors import (
     Unavailable,
 )
 from app.gateway.account import Answers
-from app.gateway.attempt import Item, Row, Settled, Wish, close, conclude, in_turn, refused
+from app.gateway.attempt import SMALL, Item, Row, Settled, Wish, close, conclude, in_turn, refused
 from app.gateway.encoding import digest, encode, key
 from app.gateway.faults import crash_point
 from app.gateway.recall import former
@@ -146,7 +146,8 @@ class Round:
 
     async def _missing(self, indices: Sequence[int]) -> list[Item]:
         """Those of the images that have no answer yet, one of each look."""
-        found, items = await self._g.blocking(self._lookup, indices)
+        near = self._g.answers.near and len(indices) * self._images[0].nbytes <= SMALL
+        found, items = self._lookup(indices) if near else await self._g.blocking(self._lookup, indices)
         missing: list[Item] = []
         for item in items:
             first = self._first.setdefault(item.digest, item.index)

@@ -35,6 +35,7 @@ class Answers:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.near = engine.dialect.name == "sqlite"  # where readers wait for no writer, either
         self._by_file: bool | None = None  # a migration decides, so once is enough
 
     @property
