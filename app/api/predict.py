@@ -6,12 +6,13 @@ import base64
 import binascii
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
 import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
@@ -27,7 +28,26 @@ MOST_FILES = 32
 _DATA_URL = re.compile(r"data:[a-z0-9.+-]*/?[a-z0-9.+-]*(;[a-z0-9=.+-]+)*;base64,", re.IGNORECASE)
 _RAW = ("", "application/octet-stream", "application/x-www-form-urlencoded")  # the last: curl's own default
 
-router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"], responses=declared(402, 502))
+
+class Direct(APIRoute):
+    """Declared as any route, and called without FastAPI's search for what it needs: that took a tenth of a
+    prediction's time. Dependencies are those of `auth.needs`; the function is (name, request, services)."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        checks = [needed.dependency for needed in self.dependencies if needed.dependency is not None]
+
+        async def handle(request: Request) -> Response:
+            wired: Services = request.app.state.services
+            for check in checks:
+                await check(request, wired, None)
+            return await self.endpoint(request.path_params["name"], request, wired)
+
+        return handle
+
+
+router = APIRouter(
+    prefix="/v1/endpoints", tags=["endpoints"], responses=declared(402, 502), route_class=Direct
+)
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {
     "schema": {
