@@ -190,17 +190,19 @@ def _render_group(views: Sequence[View], images: Images, outs: Sequence[Images])
             plainly.append(placed)
         else:
             shifted.append((placed, np.ascontiguousarray(shift[top : top + side, left : left + side])))
-    table = _pixels(_toned(np.arange(256, dtype=np.float32), first)).tobytes()
+    table = _tone_table(first.gain, first.brightness)
     toned, scratch = np.empty((2, side, side, 3), dtype=np.float32)
     for i, image in enumerate(images):
         resized = fit(_turned(first, image), side, side)
         if plainly:
-            plain = np.frombuffer(resized.tobytes().translate(table), np.uint8).reshape(resized.shape)
+            plain = resized
+            if table is not None:
+                plain = np.frombuffer(resized.tobytes().translate(table), np.uint8).reshape(resized.shape)
             for placed in plainly:
                 placed[i] = plain
         if shifted:
             toned[:] = resized
-            _toned(toned, first)
+            _toned(toned, first.gain, first.brightness)
             for placed, shift in shifted:
                 np.add(toned, shift, out=scratch)
                 placed[i] = _whole(scratch)  # an exact cast
@@ -222,12 +224,20 @@ def _paint_frame(view: View, shift: Floats | None, out: Images) -> None:
         out[:, y, x] = frame[y, x]
 
 
-def _toned(levels: Floats, view: View) -> Floats:
-    """Grey levels under the view's gain and brightness, clipped to the pixel range, in place."""
+def _toned(levels: Floats, gain: float, brightness: float) -> Floats:
+    """Grey levels under gain and brightness, clipped to the pixel range, in place."""
     levels -= np.float32(127.5)
-    levels *= np.float32(view.gain)
-    levels += np.float32(127.5 + view.brightness)
+    levels *= np.float32(gain)
+    levels += np.float32(127.5 + brightness)
     return np.clip(levels, 0, 255, out=levels)
+
+
+@lru_cache(maxsize=64)
+def _tone_table(gain: float, brightness: float) -> bytes | None:
+    """The pixel that each of 256 levels becomes; None where all stay as they are."""
+    levels = np.arange(256, dtype=np.uint8)
+    toned = _pixels(_toned(levels.astype(np.float32), gain, brightness))
+    return None if np.array_equal(toned, levels) else toned.tobytes()
 
 
 def _turned(view: View, image: Images) -> Images:
