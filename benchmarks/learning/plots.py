@@ -45,6 +45,7 @@ def curves(rows: Sequence[Figure]) -> None:
         if len({row.queries for row in pair if row.method not in RIVALS}) < 2:
             continue
         figure, axes = plot.subplots(figsize=(WIDE, HIGH))
+        axes.set_prop_cycle(color=plot.get_cmap("tab20").colors)
         _draw(axes, pair)
         axes.set(
             xscale="log", xlabel="USD for learning", ylabel="test accuracy", title=f"{task} through {source}"

@@ -251,7 +251,11 @@ def _whitebox(found: Mapping[str, Any]) -> str:
 def _maths(lines: Sequence[Line], refit: Mapping[str, Any] | None) -> str:
     out: list[list[object]] = []
     for method in dict.fromkeys(line["method"] for line in lines if "paid" in line):
-        mine = [line for line in lines if line["method"] == method and line.get("paid", 0) >= 5_000]
+        mine = [
+            line
+            for line in lines
+            if line["method"] == method and line.get("paid", 0) >= 5_000 and "@" not in line["source"]
+        ]
         if mine:
             paid = sum(line["paid"] for line in mine)
             learn, draw = (
@@ -265,7 +269,7 @@ def _maths(lines: Sequence[Line], refit: Mapping[str, Any] | None) -> str:
     text = table(head, out) if out else "No cell of 5,000 queries or more has been run."
     if refit is not None:
         text += f"\n\n{refit['sentence']}"
-    return "CPU per query beside the model's, cells of 5,000 queries or more.\n\n" + text
+    return "CPU per query beside the model's, cells of 5,000 queries or more at 128 pixels.\n\n" + text
 
 
 def _gaps(lines: Sequence[Line], order: Mapping[str, int]) -> str:
