@@ -36,15 +36,24 @@ def _assign(labels: Labels, fractions: NDArray[np.float64], seed: int, groups: N
     content = np.zeros((int(unit.max()) + 1, classes))
     np.add.at(content, (unit, labels), 1.0)
     wanted = fractions[:, None] * content.sum(axis=0)
-    have = np.zeros_like(wanted)
-    part_of = np.empty(len(content), dtype=np.intp)
     order = rng.permutation(len(content))
     order = order[np.argsort(-content[order].sum(axis=1), kind="stable")]  # big groups first
     tie = rng.permutation(len(fractions)) * 1e-9
-    for u in order:
-        lack = ((wanted - have) * content[u]).sum(axis=1)
-        empty = ((have == 0) & (content[u] > 0) & (wanted > 0)).any(axis=1)  # no part without a class
-        part = int(np.argmax(lack + 1e6 * empty * (wanted.sum(axis=1) + 1) / (wanted.sum() + 1) + tie))
-        part_of[u] = part
-        have[part] += content[u]
+    first = 1e6 * (wanted.sum(axis=1) + 1) / (wanted.sum() + 1)  # no part without a class
+    parts = list(
+        zip(wanted.tolist(), np.zeros_like(wanted).tolist(), first.tolist(), tie.tolist(), strict=True)
+    )
+
+    def merit(part: tuple[list[float], list[float], float, float], rows: list[tuple[int, float]]) -> float:
+        want, have, bonus, chance = part
+        lack = sum((want[c] - have[c]) * n for c, n in rows)
+        return lack + (bonus if any(have[c] == 0 < want[c] for c, _ in rows) else 0.0) + chance
+
+    part_of = np.empty(len(content), dtype=np.intp)
+    for u in order.tolist():  # a few plain numbers: arrays would cost more than they save
+        rows = [(c, n) for c, n in enumerate(content[u].tolist()) if n]
+        merits = [merit(part, rows) for part in parts]
+        part_of[u] = best = merits.index(max(merits))
+        for c, n in rows:
+            parts[best][1][c] += n
     return part_of[unit]

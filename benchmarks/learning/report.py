@@ -175,7 +175,8 @@ def _tenth(rows: Sequence[Figure]) -> str:
             continue
         best = max(of_bar, key=lambda row: row.accuracy)
         said = [_with_limits(row) if row else "not run" for row in mine]
-        reached = "not run" if mine[0] is None else "yes" if mine[0].accuracy >= best.accuracy else "no"
+        short = None if mine[0] is None else best.accuracy - mine[0].accuracy
+        reached = "not run" if short is None else "yes" if short <= 0 else f"no, by {short:.3f}"
         out.append([task, source, f"{_with_limits(best)} at {best.queries:,}", *said, reached])
     head = [
         "task",
