@@ -86,6 +86,8 @@ def filled(service: Service, sandbox: str, tmp_path_factory: pytest.TempPathFact
     second = service.create(connection, data, name="No program")
     third = service.create(connection, data, name="Resting", **(views | {"publish": None, "seed": 8}))
     service.ok("POST", f"/v1/jobs/{third['id']}/pause")
+    hook = service.ok("POST", "/v1/webhooks", json={"url": f"{sandbox}/healthz", "name": "shop"})
+    service.ok("POST", f"/v1/webhooks/{hook['id']}/test")
     for job in (first, second):
         service.wait(job)
     c, d, a, b = connection["id"], data["id"], first["id"], second["id"]
@@ -114,6 +116,7 @@ def filled(service: Service, sandbox: str, tmp_path_factory: pytest.TempPathFact
         "usage": "/usage?group_by=job",
         "keys": "/keys",
         "webhooks": "/webhooks",
+        "webhook": f"/webhooks/{hook['id']}",
         "audit": "/audit",
         "reference": "/docs",
         "missing": MISSING,

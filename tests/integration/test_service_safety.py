@@ -93,7 +93,9 @@ def test_canaries_are_in_no_log_no_answer_no_export_and_no_file(tmp_path: Path) 
         service.client.post(
             "/login", data={"key": key["key"]}, headers={"origin": str(service.client.base_url)}
         )
-        secrets = [SECRET, VAULT, key["key"], hook["secret"], hook["secret"].removeprefix("whsec_")]
+        turned = service.ok("POST", f"/v1/webhooks/{hook['id']}/rotate")
+        signing = [hook["secret"], turned["secret"]]
+        secrets = [SECRET, VAULT, key["key"], *signing, *(one.removeprefix("whsec_") for one in signing)]
         service.stop()
         for name, content in seen.items():
             for secret in [*secrets, admin]:
