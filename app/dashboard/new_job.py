@@ -113,8 +113,9 @@ def step_method(request: Request, wired: Wired) -> Response:
         return web.see("/new/data", **given)
     connection, data = wired.connections.get(given["connection_id"]), wired.datasets.get(given["dataset_id"])
     suggested = _DEFAULTS | {"name": f"{data.name} by {connection.name}"[:200]}
-    methods = {name: METHODS.get(name, (name, "")) for name in schemas()}
-    values = {"connection": connection, "dataset": data, "methods": methods, "schemas": schemas()}
+    known = schemas()
+    methods = {name: METHODS.get(name, (name, "")) for name in known}
+    values = {"connection": connection, "dataset": data, "methods": methods, "schemas": known}
     return _page(request, 3, suggested | given, **values, **_quote(wired, suggested | given, connection))
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.errors import BadRequest
 from app.methods import Method, make
+from app.methods.options import Exact
 
 MICROS = 1_000_000
 
@@ -72,7 +73,7 @@ class MethodSpec(BaseModel):
         return make(self.type, self.model_extra or {})
 
 
-class JobLimits(BaseModel):
+class JobLimits(Exact):
     """Hard limits. Learning and the final test together never pass them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -104,7 +105,7 @@ class Publish(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
 
 
-class JobSpec(BaseModel):
+class JobSpec(Exact):
     """One reprogramming job."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, cast
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 Side = Annotated[
     int | None,
@@ -19,7 +20,32 @@ def _says_auto(schema: dict[str, Any]) -> None:
             shape["anyOf"].append({"const": "auto"})
 
 
-class Options(BaseModel):
+def _kinds(annotation: object) -> frozenset[object]:
+    """The plain types that an annotation lets through: unions, Annotated and Literal taken apart."""
+    if get_origin(annotation) is Literal:
+        return frozenset(type(one) for one in get_args(annotation))
+    inner = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+    if get_origin(annotation) in (Annotated, Union, UnionType):
+        return frozenset[object]().union(*(_kinds(one) for one in inner))
+    return frozenset((annotation,))
+
+
+class Exact(BaseModel):
+    """A model that takes true and false for no numbers, and numbers for neither: a cap `true` is not 1."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_json_says(cls, value: object, info: ValidationInfo) -> object:
+        numbers = frozenset((int, float))
+        kinds = _kinds(cls.model_fields[info.field_name or ""].annotation)
+        if isinstance(value, bool) and kinds & numbers and bool not in kinds:
+            raise ValueError("is a number, not true or false")
+        if type(value) in numbers and bool in kinds and not kinds & numbers:
+            raise ValueError("is true or false, not a number")
+        return value
+
+
+class Options(Exact):
     """Options of a method. Unknown members are refused; what may be null may be "auto" as well."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_says_auto)

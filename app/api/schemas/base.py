@@ -6,6 +6,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.methods.options import Exact
 from app.storage.keys import SCOPES
 
 Item = TypeVar("Item")
@@ -16,7 +17,7 @@ EndpointName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9
 assert set(SCOPES) == set(Scope.__args__)
 
 
-class Body(BaseModel):
+class Body(Exact):
     """A request: a member we do not know is an error, not silence."""
 
     model_config = ConfigDict(extra="forbid")
