@@ -40,12 +40,13 @@ def open_engine(url: str) -> Engine:
     """The engine of `sqlite:///path` or `postgresql+psycopg://...`."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        engine = create_engine(parsed, pool_size=10, max_overflow=10, pool_pre_ping=True)
+        engine = create_engine(parsed, pool_size=10, max_overflow=10, pool_pre_ping=True, pool_use_lifo=True)
         event.listen(engine, "connect", _postgres_connect)
         return engine
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, pool_size=16, max_overflow=16)
+    # Last in, first out: the connection that wrote last still has the pages, and its statements.
+    engine = create_engine(parsed, pool_size=16, max_overflow=16, pool_use_lifo=True)
     event.listen(engine, "connect", _sqlite_connect)
     event.listen(engine, "begin", _sqlite_begin)
     return engine
@@ -68,15 +69,23 @@ def _sqlite_connect(connection: DBAPIConnection, _record: object) -> None:
 
 
 def _sqlite_begin(connection: Connection) -> None:
-    reads = connection.get_execution_options().get("reprog_read", False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if options.get("reprog_read", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    wait = "NORMAL" if options.get("reprog_brief", False) else "FULL"
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute(f"PRAGMA synchronous={wait}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 @contextmanager
-def write(engine: Engine) -> Generator[Connection, None, None]:
-    """One write transaction. Raises Unusable when the database is full, read-only, locked or away."""
+def write(engine: Engine, *, brief: bool = False) -> Generator[Connection, None, None]:
+    """One write transaction. `brief`: of what means nothing after a power cut; SQLite does not wait for the
+    disk then. Raises Unusable when the database is full, read-only, locked or away."""
+    options = {"reprog_brief": brief}
     try:
-        with _turn(engine), engine.begin() as connection:
+        with _turn(engine), engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
     except _AWAY as error:
         raise _unusable(error) from error

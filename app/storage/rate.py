@@ -12,11 +12,12 @@ import time
 from dataclasses import dataclass
 from threading import Lock
 
-from sqlalchemy import Connection, Engine, bindparam, func, update
+from sqlalchemy import Connection, Engine, Float, bindparam, func, update
 
 from app.storage import tables
 from app.storage.answers import insert_ignore
 from app.storage.database import now, write
+from app.storage.statement import Statement
 
 _USE = 0.985  # of the limit: the rest is room for slots used late and for jitter on the way
 _EXCESS = 1.02  # of the limit: what no second may pass
@@ -25,7 +26,21 @@ _LEASE_SECONDS = 0.25
 _AHEAD = 3  # slots left when the next ones are taken
 
 _rates = tables.rates
-_row = _rates.c.credential == bindparam("row")
+_wait, _step = (bindparam(name, type_=Float) for name in ("wait", "step"))
+_clock = func.extract("epoch", func.clock_timestamp())  # read again after the row lock is ours
+_later = {
+    "sqlite": func.max(_rates.c.arrival, bindparam("now", type_=Float) + _wait),
+    "postgresql": func.greatest(_rates.c.arrival, _clock + _wait),
+}
+_MOVE = Statement(
+    {
+        name: update(_rates)
+        .where(_rates.c.credential == bindparam("row"))
+        .values(arrival=later + _step)
+        .returning(_rates.c.arrival)
+        for name, later in _later.items()
+    }
+)
 
 
 @dataclass
@@ -109,27 +124,23 @@ class Rates:
         """No new slot of this credential before now + `seconds`, for any worker. Raises Unusable."""
         with self._lock:
             self._leases.pop(credential, None)
-            with write(self._engine) as connection:
+            with write(self._engine, brief=True) as connection:
                 self._move(connection, credential, seconds, 0.0)
 
     def _lease(self, credential: str, slots: int, interval: float) -> float:
         """Take `slots` slots; the time of the first on this process's monotonic clock."""
-        with write(self._engine) as connection:
+        with write(self._engine, brief=True) as connection:
             arrival = self._move(connection, credential, 0.0, slots * interval)
             ahead = arrival - slots * interval - now(connection)
             return time.monotonic() + max(0.0, ahead)
 
     def _move(self, connection: Connection, credential: str, wait: float, step: float) -> float:
         """arrival = max(arrival, now + wait) + step; the new arrival."""
+        given: dict[str, object] = {"row": credential, "wait": wait, "step": step}
         if connection.dialect.name == "sqlite":  # the write lock is ours since BEGIN
-            clock = bindparam("now", now(connection))
-            later = func.max(_rates.c.arrival, clock + wait)
-        else:  # re-evaluated after the row lock is ours
-            clock = func.extract("epoch", func.clock_timestamp())
-            later = func.greatest(_rates.c.arrival, clock + wait)
-        statement = update(_rates).where(_row).values(arrival=later + step).returning(_rates.c.arrival)
-        moved = connection.execute(statement, {"row": credential}).scalar()
-        if moved is None:
+            given["now"] = now(connection)
+        moved = _MOVE.rows(connection, **given)
+        if not moved:
             connection.execute(insert_ignore(connection, _rates), {"credential": credential, "arrival": 0.0})
-            moved = connection.execute(statement, {"row": credential}).scalar_one()
-        return float(moved)
+            moved = _MOVE.rows(connection, **given)
+        return float(moved[0][0])
