@@ -16,6 +16,7 @@ from test_fault_jobs import installation, make_place  # noqa: F401 - a fixture
 
 from app.providers import PROVIDERS
 from app.sandbox.classifiers import labels_of
+from app.sandbox.formats import KINDS
 from app.sandbox.server import SandboxConfig, running
 from app.wiring import House
 
@@ -64,8 +65,10 @@ def pictures() -> bytes:
     return out.getvalue()
 
 
-def test_every_provider_is_here() -> None:
-    assert set(SERVICES) == set(PROVIDERS)
+def test_every_service_that_the_sandbox_plays_is_here() -> None:
+    played = {kind.line for kind in KINDS} | {"clarifai", "custom_vision"}
+    assert set(SERVICES) == played | {"http_json"}
+    assert played <= set(PROVIDERS)
 
 
 @pytest.mark.parametrize("name", SERVICES)
