@@ -1,7 +1,8 @@
 """One database, SQLite or PostgreSQL: engine, transactions, clock, migrations.
 
 SQLite runs in WAL mode with `synchronous=FULL`: the intent to spend must survive a power cut, because the
-provider's bill does, and NORMAL may lose the last commits. Writers take the write lock at BEGIN
+provider's bill does, and NORMAL may lose the last commits (only a lease of the rate, which means nothing by
+then, waits for no disk). Writers take the write lock at BEGIN
 (`BEGIN IMMEDIATE`), so a transaction never fails half way by having to upgrade its lock.
 """
 
