@@ -46,7 +46,7 @@ class Service:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        until = time.monotonic() + 120  # importing alone takes half a minute on a machine with much else to do
+        until = time.monotonic() + 120  # importing alone takes half a minute on a busy machine
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 raise AssertionError(self.log()[-4000:])
