@@ -88,12 +88,13 @@ class _Server(uvicorn.Server):
 
 def _lifespan(house: House):
     @asynccontextmanager
-    async def live(_: FastAPI) -> AsyncGenerator[None]:
+    async def live(app: FastAPI) -> AsyncGenerator[None]:
         try:
             await asyncio.to_thread(house.watch)
             if house.settings.worker:
                 await asyncio.to_thread(house.launch)
             house.courier.start()
+            await asyncio.to_thread(app.openapi)  # made once: the first reader of /docs need not wait
             gc.collect()
             gc.freeze()  # routes, schemas, statements stay: looking at them again costs a seventh of the time
             yield
