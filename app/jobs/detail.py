@@ -22,9 +22,7 @@ from app.contracts import Images, Query, Scores
 
 GREY = 100  # of the image; mid-grey is a cliff for many networks
 STRONG, WEAK = 32, 1  # levels
-RAMP = (
-    2  # pixels from the edge inwards per level of the strong pattern: nothing sudden that would be left over
-)
+RAMP = 2  # pixels inwards from the edge per level of the strong pattern: nothing sudden is left over
 LEAST_STRONG = 16  # below, a JPEG of poor quality loses it too
 COLOUR = (57, -29, 0)  # levels of red, green and blue that leave the brightness as it is
 COARSE = 16  # pixels: whole blocks of any JPEG, sub-sampled colours included

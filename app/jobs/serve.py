@@ -33,10 +33,8 @@ from app.storage.keys import KeyRecord
 
 PROGRAMS_KEPT = 64
 DOWN_RETRY_SECONDS = 10.0
-SMALL_BYTES, SMALL_PIXELS = (
-    2**17,
-    2**16,
-)  # of an image that the event loop decodes itself: a millisecond
+# Of an image that the event loop decodes itself: a millisecond.
+SMALL_BYTES, SMALL_PIXELS = 2**17, 2**16
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,8 @@ class Descent:
         classes, knobs = shape.target_labels, self.options.mapping
         source_labels = shape.source_labels or classes * knobs.width(classes, classes)  # unknown: enough
         if knobs.kind(source_labels, classes) in ("random", "frequency", "iterative"):
-            mappings.random_mapping(
-                source_labels, classes, knobs.width(source_labels, classes), 0
-            )  # or refuses
+            width = knobs.width(source_labels, classes)
+            mappings.random_mapping(source_labels, classes, width, 0)  # or refuses
         refits = knobs.refits(source_labels, classes)
         pace = self._pace(shape.train, shape.val, max(0, shape.queries - shape.probe), refits)
         return [

@@ -162,21 +162,10 @@ class Ledger:
         A second settlement moves no money (answers that come late are stored all the same). Returns whether
         this one closed the attempt. Raises Unusable.
         """
-        return bool(
-            self._line.do(
-                Settle(
-                    attempt_id,
-                    answers,
-                    billed,
-                    unknown,
-                    outcome,
-                    http_status,
-                    request_id,
-                    code,
-                    model_version,
-                )
-            )
+        settlement = Settle(
+            attempt_id, answers, billed, unknown, outcome, http_status, request_id, code, model_version
         )
+        return bool(self._line.do(settlement))
 
     def under_way(self, connection_id: str) -> int:
         """Open attempts of the account just now; no lock is taken."""
