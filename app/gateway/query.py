@@ -66,7 +66,7 @@ class Gateway:
         workers = min(_MOST_THREADS, account.limits.concurrency + 2)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="gateway")
         rate = account.limits.requests_per_second
-        self.pace = Pace(rates, account.credential, rate, self.blocking)
+        self.pace = Pace(rates, account.credential, rate, self.at_once, self.blocking)
 
     async def ask(
         self,

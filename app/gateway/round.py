@@ -2,7 +2,8 @@
 
 lookup (thread)   encode, digest, cache          images already answered cost nothing; no thread if quick
 chunk             up to max_batch images, while there is room
-retry             prepare (thread)  request bytes; reservation and intent committed
+retry             line              as few as keep the rate in use
+                  prepare (thread)  request bytes; reservation and intent committed
                   slot              of the account's rate
                   send              HTTP
                   conclude (thread) translate; answers stored and the attempt settled in one transaction
@@ -248,19 +249,12 @@ class Round:
 
     async def _once(self, chunk: _Chunk) -> None:
         """Raises the request's error, or the error of the first image left without an answer."""
-        g, began = self._g, time.monotonic()
-        reserved = await self._reserve(chunk)
-        if reserved is None:
+        g = self._g
+        async with g.pace.line:
+            ready = await self._ready(chunk)
+        if ready is None:
             return
-        (request, attempt), items = reserved, chunk.items
-        chunk.asked = True
-        try:
-            await g.pace.slot(self._pause)
-            if time.monotonic() - began > _OLD and not await g.blocking(g.ledger.holds, attempt):
-                raise NotSent("The reservation was given up while it waited.", code="given_up")
-        except BaseException as error:
-            await close(g, attempt, self._wish, len(items), error, False)
-            raise
+        (request, attempt), items = ready, chunk.items
         try:
             reply = await self._send(request)
         except Exception as error:
@@ -278,6 +272,22 @@ class Round:
             self._failed(settled.error)
             raise g.policy.judge(settled.error)
         self._receive(chunk, settled)
+
+    async def _ready(self, chunk: _Chunk) -> tuple[WireRequest, int] | None:
+        """A request with its intent, to be sent at once; None: others are buying all its images."""
+        g, began = self._g, time.monotonic()
+        reserved = await self._reserve(chunk)
+        if reserved is None:
+            return None
+        chunk.asked, attempt = True, reserved[1]
+        try:
+            await g.pace.slot(self._pause)
+            if time.monotonic() - began > _OLD and not await g.blocking(g.ledger.holds, attempt):
+                raise NotSent("The reservation was given up while it waited.", code="given_up")
+        except BaseException as error:
+            await close(g, attempt, self._wish, len(chunk.items), error, False)
+            raise
+        return reserved
 
     def _read_clock(self, reply: WireReply) -> None:
         with suppress(ValueError, TypeError):  # none, or no date

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from cmaes import CMA, SepCMA
 
 from app.contracts import Arrays, Losses, OptState, Vector
 from app.optimisers.base import Floats, checked, following, vector
+
+if TYPE_CHECKING:
+    from cmaes import CMA, SepCMA
 
 PATHS = ("_C", "_p_sigma", "_pc")  # what the package changes in `tell`, beside mean, sigma and generation
 
@@ -58,7 +60,9 @@ class CmaEs:
         return following(state, np.array(cma.mean), _memory(cma))
 
     def _fresh(self, mean: Vector) -> CMA | SepCMA:
-        kind = CMA if self.covariance == "full" else SepCMA
+        import cmaes  # loads scipy.stats: a third of the time that the program takes to start
+
+        kind = cmaes.CMA if self.covariance == "full" else cmaes.SepCMA
         return kind(mean=mean.copy(), sigma=self.smoothing, population_size=self.candidates(len(mean)))
 
     def _rebuilt(self, state: OptState) -> CMA | SepCMA:

@@ -2,7 +2,8 @@
 
 The row holds the time before which no further request may leave. Taking n slots moves it by n intervals in
 one UPDATE. A process that uses its slots up in time takes more at once, up to a quarter of a second's worth,
-shortly before it needs them, and hands them out from memory; slots whose time has passed are lost, never
+shortly before it needs them, and hands them out from memory, and fewer where others stand in line: who holds
+many slots while others hold the places of the account loses them. Slots whose time has passed are lost, never
 saved up: requests cannot bunch.
 """
 
@@ -24,6 +25,7 @@ _EXCESS = 1.02  # of the limit: what no second may pass
 _JITTER = 0.01  # seconds left to the way
 _LEASE_SECONDS = 0.25
 _AHEAD = 3  # slots left when the next ones are taken
+_FOREIGN = 4  # slots of others between our last one and the next: from then on they stand in line
 
 _rates = tables.rates
 _wait, _step = (bindparam(name, type_=Float) for name in ("wait", "step"))
@@ -53,6 +55,13 @@ class _Lease:
     left: int = 0
     size: int = 1  # slots to take next time
     after: tuple[float, float, int] | None = None  # first, interval and number of the slots taken ahead
+
+    def extend(self, first: float, interval: float, most: int) -> None:
+        """`size` slots from `first` on were taken ahead; the next time it may be up to `most`."""
+        ours = max(time.monotonic(), self.next + self.left * self.interval)
+        self.after = first, interval, self.size
+        crowd = first - ours > _FOREIGN * interval
+        self.size = max(1, self.size // 2) if crowd else min(2 * self.size, max(1, most))
 
     def low(self) -> bool:
         """Time to take more: what is left covers the time of the transaction that takes them."""
@@ -108,9 +117,8 @@ class Rates:
             while True:
                 if lease.low():
                     first = self._lease(credential, lease.size, interval)
-                    lease.after = first, interval, lease.size
                     lease.grace = self.grace(requests_per_second)
-                    lease.size = min(2 * lease.size, max(1, int(_LEASE_SECONDS * requests_per_second)))
+                    lease.extend(first, interval, int(_LEASE_SECONDS * requests_per_second))
                 if (wait := lease.take(time.monotonic())) is not None:
                     return wait
 

@@ -136,6 +136,23 @@ async def test_the_account_bounds_requests_over_all_processes(house: House, sqli
     other.engine.dispose()
 
 
+async def test_no_place_is_taken_long_before_its_slot(house: House, sqlite_url: str) -> None:
+    """What waits for its slot with a place in hand keeps others out, and is blocked a while when it dies: a
+    job that came first leaves places and slots to the one that comes next."""
+    other = House(sqlite_url, house.stub, house.client)
+    pixels, seen = images(95), list[int]()
+    first, second = (at.gateway(rps=40, concurrency=8, max_batch=1) for at in (house, other))
+    early = asyncio.create_task(first.ask(pixels[:80]))
+    while house.stub.requests < 20:
+        seen.append(house.ledger.under_way("conn_1"))
+        await asyncio.sleep(0.02)
+    assert np.mean(seen) < 3  # of seven
+    await second.ask(pixels[80:])
+    assert not early.done()
+    assert (await early).sent == 80
+    other.engine.dispose()
+
+
 async def test_what_a_dead_process_had_under_way_counts_until_it_is_given_up(house: House) -> None:
     for _ in range(2):
         house.ledger.reserve("job_1", "conn_1", fence=0, images=1, price_micros=PRICE, purpose="predict")
