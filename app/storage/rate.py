@@ -25,7 +25,8 @@ _EXCESS = 1.02  # of the limit: what no second may pass
 _JITTER = 0.01  # seconds left to the way
 _LEASE_SECONDS = 0.25
 _AHEAD = 3  # slots left when the next ones are taken
-_FOREIGN = 4  # slots of others between our last one and the next: from then on they stand in line
+_LEAST_SECONDS = 0.02  # of slots that a process takes at once where others stand in line
+_FOREIGN = 0.005  # seconds between our last slot and the next, beyond half a slot: others stand in line
 
 _rates = tables.rates
 _wait, _step = (bindparam(name, type_=Float) for name in ("wait", "step"))
@@ -56,12 +57,15 @@ class _Lease:
     size: int = 1  # slots to take next time
     after: tuple[float, float, int] | None = None  # first, interval and number of the slots taken ahead
 
-    def extend(self, first: float, interval: float, most: int) -> None:
-        """`size` slots from `first` on were taken ahead; the next time it may be up to `most`."""
+    def extend(self, first: float, interval: float) -> None:
+        """`size` slots from `first` on were taken ahead. The next time it may be twice as many, or half of
+        them where others took some meanwhile: all who stand in line get the same."""
         ours = max(time.monotonic(), self.next + self.left * self.interval)
         self.after = first, interval, self.size
-        crowd = first - ours > _FOREIGN * interval
-        self.size = max(1, self.size // 2) if crowd else min(2 * self.size, max(1, most))
+        if first - ours > max(0.5 * interval, _FOREIGN):
+            self.size = max(1, int(_LEAST_SECONDS / interval), self.size // 2)
+        else:
+            self.size = max(1, min(int(_LEASE_SECONDS / interval), 2 * self.size))
 
     def low(self) -> bool:
         """Time to take more: what is left covers the time of the transaction that takes them."""
@@ -118,7 +122,7 @@ class Rates:
                 if lease.low():
                     first = self._lease(credential, lease.size, interval)
                     lease.grace = self.grace(requests_per_second)
-                    lease.extend(first, interval, int(_LEASE_SECONDS * requests_per_second))
+                    lease.extend(first, interval)
                 if (wait := lease.take(time.monotonic())) is not None:
                     return wait
 
