@@ -64,7 +64,7 @@ def get_metrics(
 
     data = [
         {
-            **{name: value for name, value in point.data.items() if name not in _POINT},
+            **{k: v for k, v in views.validated(point.data, job.metrics).items() if k not in _POINT},
             "x": along(point),
             "step": point.step,
             "queries": point.queries,
@@ -126,7 +126,8 @@ def _csv(wired: Services, job_id: str, currency: str) -> Iterator[str]:
 @router.get("/{job_id}/checkpoints", response_model=Page[CheckpointView], dependencies=[auth.needs("read")])
 def list_checkpoints(job_id: str, wired: Wired, limit: Limit = 20, after: After = None) -> dict[str, Any]:
     """The programs stored so far, newest first; any can be published."""
-    found = wired.jobs.programs(wired.jobs.get(job_id).id, after, limit + 1)
+    job = wired.jobs.get(job_id)
+    found = wired.jobs.programs(job.id, after, limit + 1)
     return page(
         found,
         limit,
@@ -134,7 +135,7 @@ def list_checkpoints(job_id: str, wired: Wired, limit: Limit = 20, after: After 
             "id": record.id,
             "job_id": job_id,
             "step": record.step,
-            "metrics": record.metrics,
+            "metrics": views.validated(record.metrics, job.metrics),
             "queries": record.queries,
             "created_at": rfc3339(record.created_at),
         },

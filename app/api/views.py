@@ -13,7 +13,7 @@ from app.jobs.progress import rfc3339
 from app.jobs.spec import JobSpec, Money, amount
 from app.reprogramming import program as programs
 from app.reprogramming.encoder import shape
-from app.reprogramming.metrics import wilson
+from app.reprogramming.metrics import with_interval
 from app.storage.audit import AuditLine
 from app.storage.budget import Attempt
 from app.storage.canaries import CanaryRecord, scope
@@ -161,12 +161,16 @@ def job(wired: Services, record: JobRecord, currency: str) -> dict[str, Any]:
 
 
 def _with_interval(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """`best.val_ci95` from the validation images it was measured on (Wilson 1927)."""
-    best: dict[str, Any] = dict(metrics.get("best") or {})
-    n, share = best.get("validation_images"), best.get("val_accuracy")
-    if n and share is not None:
-        best["val_ci95"] = [round(end, 6) for end in wilson(round(share * n), n)]
-    return {**metrics, "best": best or None}
+    """`val_ci95` of the best and the latest program (older releases did not store it)."""
+    best: dict[str, Any] = metrics.get("best") or {}
+    told = {name: validated(metrics.get(name) or {}, metrics) or None for name in ("best", "latest")}
+    return {**metrics, **told} if best else {**metrics, "best": None}
+
+
+def validated(figures: Mapping[str, Any], of: Mapping[str, Any]) -> dict[str, Any]:
+    """A step's or a checkpoint's figures with the interval of their validation accuracy; `of` are the
+    metrics of its job, which say on how many images it was measured."""
+    return with_interval(figures, (of.get("best") or {}).get("validation_images"))
 
 
 def event(found: Event) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlencode
 
 from fastapi import Query, Request
 from starlette.responses import Response
@@ -10,6 +11,7 @@ from starlette.responses import Response
 from app.api import audit as rest
 from app.api.deps import Wired
 from app.dashboard import web
+from app.dashboard.usage import moment
 
 _PAGE = 50
 
@@ -24,14 +26,26 @@ def audit_page(
     after: int | None = None,
     key_id: Annotated[str, Query(max_length=40)] = "",
     action: Annotated[str, Query(max_length=60)] = "",
+    since: Annotated[str, Query(max_length=40)] = "",
+    until: Annotated[str, Query(max_length=40)] = "",
 ) -> Response:
     """Every call that is no read, newest first."""
-    page = rest.list_audit(wired, _PAGE, after, key_id or None, action or None, None, None, "json")
+    wanted = key_id or None, action or None, moment(since), moment(until)
+    page = rest.list_audit(wired, _PAGE, after, *wanted, "json")
+    chosen = {"key_id": key_id, "action": action, "since": since, "until": until}
     names = {one.id: one.name for one in wired.keys.list(None, 100)}
-    return web.render(request, "audit.html", page=page, names=names, key_id=key_id, action=action)
+    asked = urlencode({name: value for name, value in chosen.items() if value})
+    return web.render(request, "audit.html", page=page, names=names, asked=asked, **chosen)
 
 
 @router.get("/audit.csv", dependencies=_ADMIN)
-def audit_csv(wired: Wired) -> Response:
-    """All of it."""
-    return rest.list_audit(wired, _PAGE, None, None, None, None, None, "csv")
+def audit_csv(
+    wired: Wired,
+    key_id: Annotated[str, Query(max_length=40)] = "",
+    action: Annotated[str, Query(max_length=60)] = "",
+    since: Annotated[str, Query(max_length=40)] = "",
+    until: Annotated[str, Query(max_length=40)] = "",
+) -> Response:
+    """All lines of the same choice."""
+    wanted = key_id or None, action or None, moment(since), moment(until)
+    return rest.list_audit(wired, _PAGE, None, *wanted, "csv")

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from app.api import connections as rest
 from app.api.deps import Services, Wired
-from app.api.schemas.connections import ConnectionBody, ConnectionPatch
+from app.api.schemas.connections import ConnectionBody, ConnectionPatch, ConnectionTestBody
 from app.dashboard import web
 from app.errors import BadRequest, ReprogError
 from app.providers import PROVIDERS
@@ -54,15 +54,19 @@ def providers() -> dict[str, dict[str, Any]]:
 
 @router.get("/connections", dependencies=[web.visitor("read")])
 def connections_page(
-    request: Request, wired: Wired, provider: Annotated[str, Query(max_length=40)] = "", next: str = ""
+    request: Request,
+    wired: Wired,
+    provider: Annotated[str, Query(max_length=40)] = "",
+    next: str = "",
+    after: str | None = None,
 ) -> Response:
     """Accounts, and the form for a new one."""
-    return _page(request, wired, provider, next)
+    return _page(request, wired, provider, next, after=after)
 
 
 def _page(
     request: Request, wired: Services, provider: str, next: str, given: dict[str, str] | None = None,
-    problem: ReprogError | None = None,
+    problem: ReprogError | None = None, after: str | None = None,
 ) -> Response:  # fmt: skip
     kinds = providers()
     chosen = provider if provider in kinds else next_kind(kinds)
@@ -70,7 +74,7 @@ def _page(
         request,
         "connections.html",
         200 if problem is None else problem.status,
-        connections=rest.list_connections(wired, _PAGE)["data"],
+        page=rest.list_connections(wired, _PAGE, after or None),
         kinds=kinds,
         chosen=chosen,
         kind=kinds[chosen],
@@ -167,10 +171,17 @@ def _one(
 
 
 @router.post("/connections/{connection_id}/test", dependencies=[web.visitor("spend")])
-async def test(connection_id: str, request: Request, wired: Wired) -> Response:
-    """One billable query."""
+async def test(
+    connection_id: str,
+    request: Request,
+    wired: Wired,
+    probes: Annotated[bool, Form()] = False,  # noqa: PT028 - a route, no test
+    repeats: Annotated[str, Form()] = "",  # noqa: PT028
+) -> Response:
+    """One billable query; three or four more with `probes`, and as many as `repeats` says."""
     try:
-        found = await rest.test_connection(connection_id, request, Response(), wired)
+        asked = web.body(ConnectionTestBody, {"probes": probes, "repeats": repeats.strip() or 0})
+        found = await rest.test_connection(connection_id, request, Response(), wired, asked)
     except ReprogError as error:
         if web.partial(request):
             return web.problem(request, error)
@@ -182,22 +193,31 @@ async def test(connection_id: str, request: Request, wired: Wired) -> Response:
 
 @router.post("/connections/{connection_id}/secret", dependencies=[web.visitor("write")])
 async def set_secret(
-    connection_id: str, request: Request, wired: Wired, secret: Annotated[str, Form()] = ""
+    connection_id: str,
+    request: Request,
+    wired: Wired,
+    secret: Annotated[str, Form()] = "",
+    secret_ref: Annotated[str, Form()] = "",
 ) -> Response:
-    """Another key for the same account."""
-    await rest.change_connection(
-        connection_id, web.body(ConnectionPatch, {"secret": secret.strip()}), request, wired
-    )
+    """Another key for the same account, or another place where it lies."""
+    given = {"secret": secret.strip(), "secret_ref": secret_ref.strip()}
+    chosen = {name: value for name, value in given.items() if value} or {"secret": ""}
+    try:
+        await rest.change_connection(connection_id, web.body(ConnectionPatch, chosen), request, wired)
+    except ReprogError as error:
+        return _one(request, wired, connection_id, problem=error)
     return web.see(f"/connections/{connection_id}")
 
 
 @router.post("/connections/{connection_id}/change", dependencies=[web.visitor("write")])
 async def change(connection_id: str, request: Request, wired: Wired) -> Response:
-    """Another name, price, limits or cap."""
+    """Another name, address, price, limits or cap."""
     form = await request.form()
     before = rest.get_connection(connection_id, wired)
     currency = before["price"]["currency"]
-    given: dict[str, Any] = {"name": web.text(form, "name")} if web.text(form, "name") else {}
+    given: dict[str, Any] = {k: web.text(form, k) for k in ("name", "base_url") if web.text(form, k)}
+    if web.text(form, "terms_acknowledged"):
+        given["terms_acknowledged"] = True
     if price := web.text(form, "price"):
         given["price"] = {"per_1000": price, "currency": currency}
     limits = {name: web.text(form, name) for name in _LIMITS if web.text(form, name)}

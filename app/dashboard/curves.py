@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from markupsafe import Markup
@@ -9,7 +10,7 @@ from markupsafe import Markup
 from app.api.deps import Services
 from app.dashboard import drawings
 from app.dashboard.words import BASELINES
-from app.reprogramming.metrics import wilson
+from app.reprogramming.metrics import ends, wilson
 from app.storage.jobs import JobRecord
 
 Axis = Literal["cost", "queries", "time"]
@@ -26,7 +27,6 @@ def document(wired: Services, record: JobRecord, most: int = POINTS) -> dict[str
     points = wired.jobs.points(record.id, most)
     start = record.started_at or (points[0].at if points else 0.0)
     best: dict[str, Any] = record.metrics.get("best") or {}
-    baselines: dict[str, Any] = record.metrics.get("baselines") or {}
     return {
         "currency": wired.connections.currencies()[record.connection_id],
         "step": [point.step for point in points],
@@ -38,10 +38,26 @@ def document(wired: Services, record: JobRecord, most: int = POINTS) -> dict[str
         "loss": [_first(point.data, "train_loss", "val_loss", "loss") for point in points],
         "accuracy": [_first(point.data, "val_accuracy") for point in points],
         "validation_images": best.get("validation_images"),
-        "baselines": [
-            {"name": BASELINES.get(k, (k,))[0], "accuracy": v["accuracy"]} for k, v in baselines.items()
-        ],
+        "baselines": levels(record.metrics),
     }
+
+
+def levels(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """{name, accuracy, ci95} of what to hold the curve against: the rivals on the test split, and before
+    there is a test the head on the plain image, on the validation images as the curve is."""
+    rivals: dict[str, Any] = metrics.get("baselines") or {}
+    if rivals:
+        return [
+            {"name": f"{BASELINES.get(k, (k,))[0]} (test)", "accuracy": v["accuracy"], "ci95": v["ci95"]}
+            for k, v in rivals.items()
+        ]
+    expected: dict[str, Any] = metrics.get("expectation") or {}
+    known = [("Head on the plain image", expected.get("head")), ("Pixels alone", expected.get("pixels"))]
+    return [
+        {"name": f"{name} (validation)", "accuracy": one["val_accuracy"], "ci95": one.get("ci95")}
+        for name, one in known
+        if one
+    ]
 
 
 def _first(data: dict[str, Any], *names: str) -> float | None:
@@ -52,6 +68,10 @@ def table(found: dict[str, Any], most: int) -> list[dict[str, Any]]:
     """About `most` rows of a document, evenly thinned, the last one always there."""
     names: list[str] = ["step", "queries", "cost", "phase", "loss", "accuracy", "at"]
     rows = [dict(zip(names, row, strict=True)) for row in zip(*(found[name] for name in names), strict=True)]
+    images: int | None = found["validation_images"]
+    for row in rows:
+        share: float | None = row["accuracy"]
+        row["ci95"] = ends(round(share * images), images) if images and share is not None else None
     stride = max(1, -(-len(rows) // most))
     return list(reversed(rows[::-1][::stride]))
 

@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from app.dashboard.words import percent
+from app.reprogramming.metrics import wilson
 
 _FLOWS = 40  # more lines than this are a carpet
 
@@ -86,7 +87,7 @@ def histogram(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -
 
 
 def reliability(points: Sequence[tuple[float, float, int]]) -> Markup:
-    """Share right over mean top score; on the diagonal a score means what it says."""
+    """Share right with its 95 % interval over mean top score; on the diagonal a score means what it says."""
     side, edge = 320, 44
     parts = [f'<line class="ideal" x1="{edge}" y1="{side}" x2="{edge + side}" y2="0"/>']
     for tick in range(0, 101, 25):
@@ -101,13 +102,16 @@ def reliability(points: Sequence[tuple[float, float, int]]) -> Markup:
     parts.append(f'<polyline class="curve" points="{track}"/>')
     for x, y, n in points:
         cx, cy, r = edge + side * x, side - side * y, 4 + 7 * (n / most) ** 0.5
+        low, high = (side - side * end for end in wilson(round(y * n), n))
         parts.append(
+            f'<line class="sure" x1="{cx:.1f}" x2="{cx:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
             f'<circle class="dot" cx="{cx:.1f}" cy="{cy:.1f}" r="{r:.1f}">'
             f"<title>{n} images: score {percent(x)}, right {percent(y)}</title></circle>"
         )
     parts.append(
         f'<text class="tick" x="{edge + side / 2}" y="{side + 36}" text-anchor="middle">'
         "score of the answer, %</text>"
+        f'<text class="tick" x="{edge + 6}" y="12">right, %</text>'
     )
     inner = f'<g transform="translate(0 10)">{"".join(parts)}</g>'
     return _svg(

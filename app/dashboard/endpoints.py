@@ -17,7 +17,7 @@ from app.api import auth, views
 from app.api import endpoints as rest
 from app.api import predict as rest_predict
 from app.api.deps import Services, Wired
-from app.api.schemas.endpoints import EndpointBody, EndpointPatch
+from app.api.schemas.endpoints import EndpointBody, EndpointPatch, PredictParameters
 from app.dashboard import snippets, web
 from app.errors import BadRequest, NotFound, ReprogError
 from app.jobs import dataset
@@ -28,6 +28,7 @@ _PAGE = 25
 _SAMPLES = 10
 _MEASURED = 200  # requests that latency is taken from
 _MOST_FILES = 8
+_TOP = 5  # labels of an answer
 
 router = web.router()
 
@@ -45,27 +46,37 @@ def publish(
     job_id: Annotated[str, Form()],
     checkpoint_id: Annotated[str, Form()] = "",
     overwrite: Annotated[bool, Form()] = False,
+    budget: Annotated[str, Form()] = "",
+    max_queries: Annotated[str, Form()] = "",
 ) -> Response:
     """Serve a job's program under a name."""
-    given = {
+    currency = wired.connections.currencies()[wired.jobs.get(job_id).connection_id]
+    given: dict[str, Any] = {
         "name": name.strip(),
         "job_id": job_id,
         "overwrite": overwrite,
         "checkpoint_id": checkpoint_id or None,
+        "limits": _limits(currency, budget, max_queries),
     }
     made = rest.create_endpoint(web.body(EndpointBody, given), Response(), wired)
     return web.see(f"/endpoints/{made['name']}")
 
 
+def _limits(currency: str, budget: str, max_queries: str) -> dict[str, Any]:
+    """Both caps; an empty field is none."""
+    money = {"amount": budget.strip(), "currency": currency} if budget.strip() else None
+    return {"budget": money, "max_queries": max_queries.strip() or None}
+
+
 @router.get("/endpoints/{name}", dependencies=[web.visitor("read")])
-def endpoint_page(name: str, request: Request, wired: Wired) -> Response:
-    """One endpoint."""
-    return _page(request, wired, name)
+def endpoint_page(name: str, request: Request, wired: Wired, after: int | None = None) -> Response:
+    """One endpoint. `after` is of its versions."""
+    return _page(request, wired, name, after=after)
 
 
 def _page(
     request: Request, wired: Services, name: str, result: dict[str, Any] | None = None,
-    problem: ReprogError | None = None, inputs: str = "",
+    problem: ReprogError | None = None, inputs: str = "", after: int | None = None,
 ) -> Response:  # fmt: skip
     found = rest.get_endpoint(name, wired)
     connection = wired.connections.get(found["connection_id"])
@@ -75,7 +86,7 @@ def _page(
         "endpoint.html",
         200 if problem is None else problem.status,
         endpoint=found,
-        versions=rest.list_versions(name, wired, 20)["data"],
+        versions=rest.list_versions(name, wired, 20, after),
         per_prediction={
             "queries": views_asked,
             "cost": views.money(views_asked * connection.price.micros, connection.price.currency),
@@ -127,6 +138,7 @@ async def try_it(name: str, request: Request, wired: Wired) -> Response:
     try:
         async with request.form(max_files=_MOST_FILES, max_fields=8) as form:
             records = web.text(form, "inputs")
+            most = web.body(PredictParameters, {"top_k": web.text(form, "top_k") or _TOP}).top_k
             asked = await _asked(form, wired, name)
         started = time.perf_counter()
         found = await wired.predictor.predict(name, asked, auth.caller_of(request))
@@ -137,7 +149,7 @@ async def try_it(name: str, request: Request, wired: Wired) -> Response:
             else await asyncio.to_thread(_page, request, wired, name, None, error, records)
         )
     result = {
-        "lists": [rest_predict.ranked(found.labels, row, 5) for row in found.scores],
+        "lists": [rest_predict.ranked(found.labels, row, most) for row in found.scores],
         "queries": found.queries,
         "cost": views.money(found.cost_micros, found.currency),
         "seconds": time.perf_counter() - started,
@@ -171,21 +183,34 @@ def change(
     wired: Wired,
     version: Annotated[str, Form()] = "",
     enabled: Annotated[str, Form()] = "",
-    budget: Annotated[str, Form()] = "",
+    budget: Annotated[str | None, Form()] = None,
+    max_queries: Annotated[str, Form()] = "",
     canary_queries: Annotated[str, Form()] = "",
     canary_minutes: Annotated[str, Form()] = "",
+    canary_tolerance: Annotated[str, Form()] = "",
+    canary_budget: Annotated[str, Form()] = "",
 ) -> Response:
-    """Another version, on or off, a spend cap, a canary (0 queries take it away)."""
+    """Another version, on or off, caps (empty fields: none), a canary (0 queries take it away)."""
     given: dict[str, Any] = {k: v for k, v in {"version": version, "enabled": enabled}.items() if v}
+    currency = wired.connections.currencies()[wired.endpoints.get(name).live.connection_id]
     if canary_queries.strip():
-        often = {"every_seconds": 60 * float(canary_minutes)} if canary_minutes.strip().isdecimal() else {}
-        queries = canary_queries.strip()
-        given["canary"] = None if queries == "0" else {"queries": queries, **often}
-    if budget.strip():
-        currency = wired.connections.get(wired.endpoints.get(name).live.connection_id).price.currency
-        given["limits"] = {"budget": {"amount": budget.strip(), "currency": currency}}
+        canary = {"queries": canary_queries, "tolerance": _scaled(canary_tolerance, 0.01)}
+        canary |= {"every_seconds": _scaled(canary_minutes, 60)}
+        canary |= {"budget": _limits(currency, canary_budget, "")["budget"]}
+        told = {k: v for k, v in canary.items() if v is not None}
+        given["canary"] = None if canary_queries.strip() == "0" else told
+    if budget is not None:
+        given["limits"] = _limits(currency, budget, max_queries)
     rest.change_endpoint(name, web.body(EndpointPatch, given), wired)
     return web.see(f"/endpoints/{name}")
+
+
+def _scaled(typed: str, unit: float) -> float | str | None:
+    """A number of a form in the unit of the REST body; what is no number is left to its schema."""
+    try:
+        return round(float(typed) * unit, 9) if typed.strip() else None
+    except ValueError:
+        return typed
 
 
 @router.post("/endpoints/{name}/delete", dependencies=[web.visitor("write")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Annotated, Any, get_args
 
 from fastapi import Form, Request
@@ -24,6 +25,7 @@ _LINES = 8
 _TABLE = 25  # points of the curve in the table
 _DRAWN = 120  # points of the curve that the server draws
 _CHECKPOINTS = 60
+_EVALUATIONS = 100
 _MATRIX = 25  # classes; beyond, the commonest confusions are listed
 _OURS = "Validation accuracy"
 
@@ -58,10 +60,11 @@ def job_page(
         curve=curves.table(curve, _TABLE),
         drawn=curves.picture([(_OURS, curve)], x),
         ahead=found["metrics"].get("forecast") or (None if record.over else _ahead(wired, job_id)),
-        evaluations=evaluations.list_evaluations(job_id, wired, 20)["data"],
+        evaluations=evaluations.list_evaluations(job_id, wired, _EVALUATIONS)["data"],
         heads=get_args(HeadType),
         confused=_confused(found["metrics"]["test"]),
-        checkpoints=saved,
+        checkpoints=[replace(one, metrics=views.validated(one.metrics, record.metrics)) for one in saved],
+        levels=curves.levels(record.metrics),
         saved=count,
         shown=shown,
         forest=_forest(found["metrics"]),
@@ -104,9 +107,16 @@ def evaluate(
     wired: Wired,
     head: Annotated[str, Form()] = "best",
     fused: Annotated[bool, Form()] = False,
+    test: Annotated[bool, Form()] = False,
+    labels_per_class: Annotated[str, Form()] = "",
+    top: Annotated[str, Form()] = "",
+    checkpoint_id: Annotated[str, Form()] = "",
 ) -> Response:
     """Another head on the stored answers: it costs nothing."""
-    body = web.body(EvaluationBody, {"mapping": {"type": head}, "fused": fused})
+    numbers = {"labels_per_class": labels_per_class, "top": top}
+    mapping = {"type": head} | {name: value.strip() for name, value in numbers.items() if value.strip()}
+    given = {"mapping": mapping, "fused": fused, "test": test, "checkpoint_id": checkpoint_id or None}
+    body = web.body(EvaluationBody, given)
     evaluations.create_evaluation(job_id, body, Response(), wired)
     return web.see(f"/jobs/{job_id}#heads")
 
@@ -161,8 +171,8 @@ def _possible(record: JobRecord) -> dict[str, bool]:
         "pause": record.status in ("validating", "queued", "running"),
         "resume": record.status in ("paused", "pausing"),
         "cancel": not record.over and record.status != "cancelling",
-        "limits": not record.over and record.spec.get("method") is not None,
-        "clone": record.spec.get("method") is not None,
+        "limits": not record.over and "imported" not in record.spec,
+        "clone": "imported" not in record.spec,
         "delete": record.over or record.status == "paused",
     }
 

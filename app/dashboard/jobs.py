@@ -35,10 +35,11 @@ def jobs_page(
     wired: Wired,
     after: str | None = None,
     status: Annotated[str, Query(max_length=20)] = "",
+    connection_id: Annotated[str, Query(max_length=40)] = "",
 ) -> Response:
     """Newest first, with boxes to compare."""
     only = cast("list[Status] | None", [status] if status in STATES else None)
-    page = rest.list_jobs(wired, limit=_PAGE, after=after or None, status=only)
+    page = rest.list_jobs(wired, _PAGE, after or None, only, connection_id or None)
     counts = wired.jobs.counts()
     return web.render(
         request,
@@ -46,6 +47,7 @@ def jobs_page(
         page=page,
         counts=counts,
         status=status,
+        connection_id=connection_id,
         names=names(wired),
         connections=wired.connections.list(None, 50),
     )
@@ -56,14 +58,21 @@ async def import_artifact(request: Request, wired: Wired) -> Response:
     """An artifact from elsewhere, as a finished job."""
     form = await request.form(max_files=1, max_fields=4)
     connection = web.text(form, "connection_id") or None
-    made = await artifacts.import_artifact(request, Response(), wired, connection)
+    name = web.text(form, "name")[:200] or None
+    made = await artifacts.import_artifact(request, Response(), wired, connection, name)
     return web.see(f"/jobs/{made['id']}")
 
 
 @router.post("/jobs/{job_id}/clone", dependencies=[web.visitor("spend")])
-def clone(job_id: str, request: Request, wired: Wired, seed: Annotated[str, Form()] = "") -> Response:
-    """The same job again, perhaps with another seed."""
-    given = {"seed": seed} if seed else {}
+def clone(
+    job_id: str,
+    request: Request,
+    wired: Wired,
+    name: Annotated[str, Form()] = "",
+    seed: Annotated[str, Form()] = "",
+) -> Response:
+    """The same job again, perhaps with another name or seed."""
+    given = {k: v.strip() for k, v in {"name": name, "seed": seed}.items() if v.strip()}
     made = rest.clone_job(job_id, request, Response(), wired, web.body(CloneBody, given))
     return web.see(f"/jobs/{made['id']}")
 
@@ -80,22 +89,44 @@ def limits(
     job_id: str,
     request: Request,
     wired: Wired,
-    budget: Annotated[str, Form()] = "",
+    budget: Annotated[str | None, Form()] = None,
     max_queries: Annotated[str, Form()] = "",
+    deadline: Annotated[str | None, Form()] = None,
 ) -> Response:
-    """Raise (or lower) the caps."""
+    """Raise (or lower) the caps; another deadline. An empty budget or deadline is none."""
     job = wired.jobs.get(job_id)
     currency = wired.connections.currencies()[job.connection_id]
     given: dict[str, Any] = {}
-    if budget.strip():
-        given["budget"] = web.body(Money, {"amount": budget.strip(), "currency": currency})
+    if budget is not None:
+        money = {"amount": budget.strip(), "currency": currency} if budget.strip() else None
+        given["budget"] = money and web.body(Money, money)
     if max_queries.strip():
         given["max_queries"] = max_queries.strip()
+    if deadline is not None:
+        given["deadline"] = web.utc(deadline.strip()) if deadline.strip() else None
     if not given:
         raise BadRequest(
-            "Neither a budget nor a number of queries was given.", param="budget", hint="Give one."
+            "Neither a budget nor a number of queries nor a deadline was given.",
+            param="budget",
+            hint="Give one.",
         )
     rest.change_job(job_id, web.body(JobPatch, {"limits": given}), request, wired)
+    return web.see(f"/jobs/{job_id}")
+
+
+@router.post("/jobs/{job_id}/name", dependencies=[web.visitor("write")])
+def rename(
+    job_id: str,
+    request: Request,
+    wired: Wired,
+    name: Annotated[str, Form()] = "",
+    metadata: Annotated[str, Form()] = "",
+) -> Response:
+    """Another name, other notes."""
+    given: dict[str, Any] = {"metadata": web.document(metadata, "metadata", '{"team": "skin"}')}
+    if name.strip():
+        given["name"] = name.strip()
+    rest.change_job(job_id, web.body(JobPatch, given), request, wired)
     return web.see(f"/jobs/{job_id}")
 
 

@@ -15,6 +15,7 @@ from app.api import datasets as rest_datasets
 from app.api import jobs as rest
 from app.api.deps import Services, Wired
 from app.dashboard import drawings, web
+from app.dashboard.datasets import CHOICES
 from app.dashboard.words import METHODS
 from app.errors import BadRequest, NotFound, ReprogError
 from app.jobs.spec import JobSpec
@@ -24,7 +25,7 @@ from app.storage.connections import ConnectionRecord
 _LISTED = 50
 _FIELDS = (
     "name", "connection_id", "dataset_id", "seed", "method", "options", "max_queries", "budget",
-    "queries_per_prediction", "deadline", "publish",
+    "queries_per_prediction", "deadline", "pause_after_probe", "publish", "metadata",
 )  # fmt: skip
 _DEFAULTS = {
     "method": "auto",
@@ -42,7 +43,7 @@ def _given(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _body(given: Mapping[str, str], currency: str) -> dict[str, Any]:
-    """The body of POST /v1/jobs. Raises BadRequest for options that are no JSON object."""
+    """The body of POST /v1/jobs. Raises BadRequest for options or metadata that are no JSON object."""
     limits: dict[str, Any] = {}
     for name in ("max_queries", "queries_per_prediction"):
         if name in given:
@@ -52,7 +53,9 @@ def _body(given: Mapping[str, str], currency: str) -> dict[str, Any]:
     if "budget" in given:
         limits["budget"] = {"amount": given["budget"], "currency": currency}
     if "deadline" in given:
-        limits["deadline"] = given["deadline"] + ("" if given["deadline"].endswith("Z") else "Z")
+        limits["deadline"] = web.utc(given["deadline"])
+    if "pause_after_probe" in given:
+        limits["pause_after_probe"] = True
     body: dict[str, Any] = {name: given.get(name, "") for name in ("name", "connection_id", "dataset_id")}
     seed = given.get("seed", "0")
     body["seed"] = int(seed) if seed.isascii() and seed.isdecimal() else seed
@@ -60,17 +63,14 @@ def _body(given: Mapping[str, str], currency: str) -> dict[str, Any]:
     body["limits"] = limits
     if "publish" in given:
         body["publish"] = {"name": given["publish"]}
+    if "metadata" in given:
+        body["metadata"] = web.document(given["metadata"], "metadata", '{"team": "skin"}')
     return body
 
 
 def _options(text: str) -> dict[str, Any]:
-    try:
-        found = orjson.loads(text) if text else {}
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(
-            f"The options are not JSON: {error}.", param="options", hint='For example {"size": 128}.'
-        ) from error
-    if not isinstance(found, dict) or "type" in found:
+    found = web.document(text, "options", '{"size": 128}')
+    if "type" in found:
         raise BadRequest("The options are a JSON object without `type`.", param="options")
     return found
 
@@ -102,7 +102,7 @@ def step_data(request: Request, wired: Wired) -> Response:
     chosen = rest_datasets.get_dataset(given["dataset_id"], wired) if "dataset_id" in given else None
     picture = drawings.histogram(chosen["counts"], chosen["classes"][:30]) if chosen else None
     found = rest_datasets.list_datasets(wired, _LISTED)["data"]
-    return _page(request, 2, given, datasets=found, chosen=chosen, picture=picture)
+    return _page(request, 2, given, datasets=found, chosen=chosen, picture=picture, **CHOICES)
 
 
 @router.get("/new/method", dependencies=[web.visitor("read")])
@@ -195,6 +195,8 @@ def again(job_id: str, wired: Wired) -> Response:
         "max_queries": limits.get("max_queries"),
         "budget": (limits.get("budget") or {}).get("amount"),
         "queries_per_prediction": limits.get("queries_per_prediction"),
+        "pause_after_probe": "yes" if limits.get("pause_after_probe") else "",
+        "metadata": orjson.dumps(spec["metadata"]).decode() if spec.get("metadata") else "",
     }
     return web.see("/new/method", **given)
 

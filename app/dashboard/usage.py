@@ -38,8 +38,8 @@ def usage_page(
 ) -> Response:
     """Requests, queries and money by day, job, endpoint or connection."""
     group = cast("Group", group_by if group_by in GROUPS else GROUPS[0])
-    found = rest.get_usage(wired, group, _time(since), _time(until))
-    everything = rest.get_usage(wired, "connection", _time(since), _time(until))["data"]
+    found = rest.get_usage(wired, group, moment(since), moment(until))
+    everything = rest.get_usage(wired, "connection", moment(since), moment(until))["data"]
     total = _sums(everything)
     sums = {"total": total, "rest": _rest(total, _sums(found["data"])), "elsewhere": ELSEWHERE.get(group, "")}
     values = {"usage": found, "groups": GROUPS, "group": group, "since": since, "until": until}
@@ -81,7 +81,7 @@ def _known(wired: Services, group: Group) -> dict[str, tuple[str, str]]:
     return {}
 
 
-def _time(given: str) -> datetime | None:
+def moment(given: str) -> datetime | None:
     """A date or time from the address; None for what is none."""
     try:
         return datetime.fromisoformat(given) if given else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 from urllib.parse import quote, urlencode
 
+import orjson
 from fastapi import APIRouter, Depends, Request, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -19,8 +20,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from app import __version__
 from app.api import auth, problems
 from app.api.deps import Services, services
-from app.dashboard import cookie, words
-from app.errors import Forbidden, ReprogError, Unauthorised
+from app.dashboard import cookie, happenings, words
+from app.errors import BadRequest, Forbidden, ReprogError, Unauthorised
 from app.storage.keys import KeyRecord
 
 HERE = Path(__file__).parent
@@ -35,7 +36,7 @@ _HEADERS = {
 _templates = Environment(
     loader=FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
-_templates.filters.update(words.FILTERS)
+_templates.filters.update({**words.FILTERS, **happenings.FILTERS})
 cast("dict[str, Any]", _templates.globals).update(version=__version__, **words.GLOBALS)
 
 
@@ -143,6 +144,22 @@ def body(kind: type[BaseModel], values: dict[str, Any]) -> _Body:
         return kind.model_validate(values)
     except ValidationError as error:
         raise problems.translate(error.errors(), "") from error
+
+
+def document(text: str, param: str, example: str) -> dict[str, Any]:
+    """A JSON object that was typed; {} for nothing. Raises BadRequest."""
+    try:
+        found = orjson.loads(text) if text.strip() else {}
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"{param} is not JSON: {error}.", param=param, hint=f"Like {example}.") from error
+    if not isinstance(found, dict):
+        raise BadRequest(f"{param} is no JSON object.", param=param, hint=f"Like {example}.")
+    return cast("dict[str, Any]", found)
+
+
+def utc(typed: str) -> str:
+    """A form's date and time, which has no zone: it is UTC."""
+    return typed if typed.endswith("Z") else f"{typed}Z"
 
 
 def text(form: FormData, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Form, Request
 from starlette.responses import Response
@@ -58,14 +58,23 @@ def _given(url: str, name: str, events: str) -> dict[str, Any]:
 
 
 @router.get("/webhooks/{webhook_id}", dependencies=_MAY)
-def webhook_page(webhook_id: str, request: Request, wired: Wired, after: str | None = None) -> Response:
+def webhook_page(
+    webhook_id: str,
+    request: Request,
+    wired: Wired,
+    after: str | None = None,
+    status: Literal["pending", "delivered", "failed"] | None = None,
+) -> Response:
     """One, with its deliveries."""
-    return _one(request, wired, rest.get_webhook(webhook_id, wired), after)
+    return _one(request, wired, rest.get_webhook(webhook_id, wired), after, status)
 
 
-def _one(request: Request, wired: Services, found: dict[str, Any], after: str | None = None) -> Response:
-    sent = rest.list_deliveries(found["id"], wired, _DELIVERIES, after or None)
-    return web.render(request, "webhook.html", webhook=found, sent=sent)
+def _one(
+    request: Request, wired: Services, found: dict[str, Any], after: str | None = None,
+    status: Literal["pending", "delivered", "failed"] | None = None,
+) -> Response:  # fmt: skip
+    sent = rest.list_deliveries(found["id"], wired, _DELIVERIES, after or None, status)
+    return web.render(request, "webhook.html", webhook=found, sent=sent, status=status)
 
 
 @router.post("/webhooks/{webhook_id}/rotate", dependencies=_MAY)

@@ -11,7 +11,7 @@ from jinja2 import Undefined
 from markupsafe import Markup
 
 from app.jobs.report import BASELINES
-from app.reprogramming.metrics import wilson
+from app.reprogramming.metrics import ends, wilson
 
 _SIGNS = {"USD": "$", "EUR": "€", "GBP": "£"}
 _DASH = "–"
@@ -33,6 +33,7 @@ REASONS = {
     "max_queries": "The query limit is reached. The best program so far was kept, tested and published.",
     "deadline": "The deadline has passed. The best program so far was kept and tested.",
     "paused_by_user": "You paused it. Nothing is asked until you resume; what was paid for is kept.",
+    "after_probe": "The first pass is paid. Read what to expect, then resume or cancel.",
     "cancelled_by_user": "You cancelled it. Programs stored so far stay.",
     "imported": "The program was learned elsewhere and imported.",
     "provider_key_refused": "The provider refuses the key. Set a new secret on the connection, then resume.",
@@ -97,6 +98,12 @@ def percent(value: float | Undefined | None, digits: int = 1) -> str:
 def interval(ends: list[float] | None, digits: int = 1) -> str:
     """A 95 % interval in percent."""
     return "" if not ends else f"{100 * ends[0]:.{digits}f} to {100 * ends[1]:.{digits}f} %"
+
+
+def recall_interval(row: Mapping[str, Any]) -> list[float] | None:
+    """Of a class; older reports do not have it, and their images tell it."""
+    support = row["support"]
+    return row.get("recall_ci95") or (ends(round(row["recall"] * support), support) if support else None)
 
 
 def duration(seconds: float | None) -> str:
@@ -167,4 +174,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 GLOBALS: dict[str, Any] = {
     "STATES": STATES, "BASELINES": BASELINES, "METHODS": METHODS, "plural": plural, "wilson": wilson,
+    "recall_interval": recall_interval,
 }  # fmt: skip

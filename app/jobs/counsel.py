@@ -145,11 +145,12 @@ def expectation(
     """What is known once the probe is paid: the head and the pixels on the validation images, what a program
     may add by queries per prediction, and what learning would still cost."""
     n, head = len(problem.labels["val"]), float(state.metrics["val_accuracy"])
+    head_ci95 = metrics.ends(round(head * n), n)
     groups = None if problem.groups is None else problem.groups["train"]
     known = problem.pixels["train"], problem.labels["train"]
     guessed = kernel_mapping(*known, problem.classes, groups, problem.seed).apply(problem.pixels["val"])
     pixels = float((guessed.argmax(axis=1) == problem.labels["val"]).mean())
-    low, high = metrics.wilson(round(head * n), n)
+    pixels_ci95 = metrics.ends(round(pixels * n), n)
     ahead = [
         {
             "queries_per_prediction": r,
@@ -161,24 +162,33 @@ def expectation(
     left = max(0, plan.planned - plan.probe)
     return {
         "queries": problem.count,
-        "head": {"val_accuracy": round(head, 6), "ci95": [round(low, 6), round(high, 6)]},
-        "pixels": {"val_accuracy": round(pixels, 6)},
+        "head": {"val_accuracy": round(head, 6), "ci95": head_ci95},
+        "pixels": {"val_accuracy": round(pixels, 6), "ci95": pixels_ci95},
         "expected": ahead,
         "left": {"queries": left, "cost": Money.of(left * price_micros, currency).model_dump()},
-        "sentence": _sentence(head, pixels, ahead[-1]),
+        "sentence": _sentence((head, head_ci95), (pixels, pixels_ci95), ahead[-1]),
     }
 
 
-def _sentence(head: float, pixels: float, most: Mapping[str, Any]) -> str:
+Share = tuple[float, list[float]]  # and its 95 % interval
+
+
+def _sentence(head: Share, pixels: Share, most: Mapping[str, Any]) -> str:
     asked = most["queries_per_prediction"]
     text = (
-        f"The best head on the plain image's scores is right {head:.0%}, a model on your pixels alone "
-        f"{pixels:.0%}. With {asked} {'query' if asked == 1 else 'queries'} a prediction expect "
+        f"On the validation images the best head on the plain image's scores is right {_said(head)}, a model "
+        f"on your pixels alone {_said(pixels)} (95 % intervals). "
+        f"With {asked} {'query' if asked == 1 else 'queries'} a prediction expect "
         f"{most['low']:.0%} to {most['high']:.0%}, most likely {most['likely']:.0%}"
     )
-    if pixels > most["high"]:
+    if pixels[0] > most["high"]:
         return text + ": less than your pixels alone. Stopping here is likely the better choice."
     return text + "."
+
+
+def _said(share: Share) -> str:
+    value, (low, high) = share
+    return f"{value:.0%} ({low:.0%} to {high:.0%})"
 
 
 def told(state: MethodState) -> list[dict[str, str]]:

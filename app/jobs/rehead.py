@@ -131,24 +131,17 @@ def _problem(program: Program, data: Dataset, kept: Mapping[Split, NDArray[np.in
 
 
 def _validation(found: Judged) -> dict[str, Any]:
-    n = found.validation
-    low, high = metrics.wilson(round(found.accuracy * n), n)
-    return {
-        "val_accuracy": round(found.accuracy, 6),
-        "val_ci95": [round(low, 6), round(high, 6)],
-        "val_loss": round(found.loss, 6),
-        "validation_images": n,
-    }
+    figures = {"val_accuracy": round(found.accuracy, 6), "val_loss": round(found.loss, 6)}
+    return metrics.with_interval(figures, found.validation) | {"validation_images": found.validation}
 
 
 def _test(program: Program, data: Dataset, rows: NDArray[np.intp], scores: Scores) -> dict[str, Any]:
     images, labels = data.images["test"][rows], data.labels["test"][rows]
     target = programs.score(program, scores, images)
     right = int((target.argmax(axis=1) == labels).sum())
-    low, high = metrics.wilson(right, len(labels))
     return {
         "accuracy": round(right / max(1, len(labels)), 6),
-        "ci95": [round(low, 6), round(high, 6)],
+        "ci95": metrics.ends(right, len(labels)),
         "images": len(labels),
         **report.describe(target, labels, program.target_labels),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from app.reprogramming.program import Program
 from app.reprogramming.transform import View
 
 FINAL_STEP = 2**30  # the checkpoint of the finished program sorts after every step's
+#: A figure of chosen rows of the test images; None where they do not define it.
+Figure = Callable[[NDArray[np.intp]], float | None]
 LEARNING: tuple[Split, ...] = ("train", "val")
 ROUNDS = 300  # of the bootstrap intervals
 
@@ -60,7 +62,7 @@ def judge(
     records = None if records is None else records[answered]
     target = programs.score(program, scores[1:], images)
     mine = target.argmax(axis=1) == labels
-    beside = rivals(problem, images, scores[0], records)
+    names, beside = problem.target_labels, rivals(problem, images, scores[0], records)
     right = {name: predicted == labels for name, (predicted, _) in beside.items()}
     parts = {"program": mine, "pixels": right["raw_pixels"]}
     if paid is not None:
@@ -81,10 +83,15 @@ def judge(
             "images": len(labels),
             "unanswered": int((~answered).sum()),
             "queries_per_prediction": len(program.views),
-            **describe(target, labels, problem.target_labels, problem.seed),
+            **describe(target, labels, names, problem.seed, beside["linear_head"][0]),
         },
         "baselines": {
-            name: {**_accuracy(right[name]), "queries": queries} for name, (_, queries) in beside.items()
+            name: {
+                **_accuracy(right[name]),
+                "queries": queries,
+                **_resampled(_figures(labels, predicted), len(labels), problem.seed),
+            }
+            for name, (predicted, queries) in beside.items()
         },
         "verdict": verdict | {"parts": {name: _accuracy(flags) for name, flags in parts.items()}},
     }
@@ -162,36 +169,62 @@ def _plain_program(problem: Problem, images: Images, head: LabelMapping, plain: 
 
 
 def _accuracy(right: NDArray[np.bool_]) -> dict[str, Any]:
-    low, high = metrics.wilson(int(right.sum()), len(right))
-    return {"accuracy": round(float(right.mean()), 6), "ci95": [round(low, 6), round(high, 6)]}
+    ci95 = metrics.ends(int(right.sum()), len(right))
+    return {"accuracy": round(float(right.mean()), 6), "ci95": ci95}
 
 
-def describe(target: TargetScores, labels: Labels, names: tuple[str, ...], seed: int = 0) -> dict[str, Any]:
-    """Everything else one may want to know of (N, T) target scores against labels; intervals by bootstrap."""
+def describe(
+    target: TargetScores, labels: Labels, names: tuple[str, ...], seed: int = 0, head: Labels | None = None
+) -> dict[str, Any]:
+    """Everything else one may want to know of (N, T) target scores against labels, with 95 % intervals:
+    Wilson's of shares, by bootstrap of all else. Each class has the linear head's figures beside it where
+    `head` (N,) says what that predicts."""
     predicted = target.argmax(axis=1)
-    confusion = metrics.confusion(labels, predicted, len(names))
-    figures: dict[str, Callable[[NDArray[np.intp]], float | None]] = {
-        "balanced_accuracy": lambda rows: metrics.balanced_accuracy(labels[rows], predicted[rows]),
-        "macro_f1": lambda rows: metrics.macro_f1(labels[rows], predicted[rows]),
+    more: dict[str, Figure] = {
         "auroc": lambda rows: metrics.auroc(target[rows], labels[rows]),
         "ece": lambda rows: metrics.ece(target[rows], labels[rows]),
     }
-    everyone, told = np.arange(len(labels)), dict[str, Any]()
-    for name, figure in figures.items():
-        value = figure(everyone)
-        told[name] = None if value is None else round(value, 6)
-        told[f"{name}_ci95"] = None if value is None else _interval(figure, value, len(labels), seed)
     return {
-        **told,
-        "confusion": confusion.tolist(),
+        **_resampled(_figures(labels, predicted) | more, len(labels), seed),
+        "confusion": metrics.confusion(labels, predicted, len(names)).tolist(),
         "labels": list(names),
-        "per_class": metrics.per_class(confusion, names),
+        "per_class": _classes(labels, predicted, names, seed, head),
     }
 
 
-def _interval(
-    figure: Callable[[NDArray[np.intp]], float | None], value: float, n: int, seed: int
-) -> list[float]:
+def _figures(labels: Labels, predicted: Labels) -> dict[str, Figure]:
+    return {
+        "balanced_accuracy": lambda rows: metrics.balanced_accuracy(labels[rows], predicted[rows]),
+        "macro_f1": lambda rows: metrics.macro_f1(labels[rows], predicted[rows]),
+    }
+
+
+def _resampled(figures: Mapping[str, Figure], n: int, seed: int) -> dict[str, Any]:
+    """Each figure of n images, and its interval."""
+    told = dict[str, Any]()
+    for name, figure in figures.items():
+        value = figure(np.arange(n))
+        told[name] = None if value is None else round(value, 6)
+        told[f"{name}_ci95"] = None if value is None else _interval(figure, value, n, seed)
+    return told
+
+
+def _classes(
+    labels: Labels, predicted: Labels, names: tuple[str, ...], seed: int, head: Labels | None
+) -> list[dict[str, Any]]:
+    counts = metrics.confusion(labels, predicted, len(names))
+    rows = metrics.per_class(counts, names, metrics.f1_intervals(labels, predicted, len(names), seed, ROUNDS))
+    if head is None:
+        return rows
+    beside = _classes(labels, head, names, seed, None)
+    same = ("label", "support")
+    return [
+        row | {"linear_head": {name: value for name, value in other.items() if name not in same}}
+        for row, other in zip(rows, beside, strict=True)
+    ]
+
+
+def _interval(figure: Figure, value: float, n: int, seed: int) -> list[float]:
     """A resampled set of one class has no ROC curve: there the figure itself stands in."""
 
     def of(rows: NDArray[np.intp]) -> float:
@@ -202,6 +235,7 @@ def _interval(
     return [round(low, 6), round(high, 6)]
 
 
-def flat(document: dict[str, Any]) -> dict[str, float]:
+def flat(document: dict[str, Any]) -> dict[str, Any]:
     """The few numbers of a judged program that belong beside its checkpoint."""
-    return {"test_accuracy": document["test"]["accuracy"]} if document["test"]["images"] else {}
+    test = document["test"]
+    return {"test_accuracy": test["accuracy"], "test_ci95": test["ci95"]} if test["images"] else {}

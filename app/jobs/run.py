@@ -40,6 +40,7 @@ from app.methods import Problem
 from app.methods import state as method_state
 from app.reprogramming import program as programs
 from app.reprogramming.mapping import score_floor
+from app.reprogramming.metrics import with_interval
 from app.reprogramming.program import Program
 from app.reprogramming.transform import View
 from app.storage.jobs import JobRecord
@@ -288,10 +289,10 @@ def _resume(run: Run) -> MethodState | None:
 
 def _checkpoint(run: Run, problem: Problem, state: MethodState) -> None:
     """The state, the point of the curve and the event in one transaction; then the program, if it is best."""
-    cost = run.bench.ledger.cost(run.job_id)
+    cost, told = run.bench.ledger.cost(run.job_id), with_interval(state.metrics, len(run.data.labels["val"]))
     run.bench.jobs.save_state(
         run.job_id, run.fence, state.step, method_state.to_bytes(state),
-        metrics=dict(state.metrics), queries=cost.queries_spent, spent_micros=cost.spent, phase=state.phase,
+        metrics=told, queries=cost.queries_spent, spent_micros=cost.spent, phase=state.phase,
     )  # fmt: skip
     _warn(run, counsel.told(state))
     if "val_accuracy" not in state.metrics:
@@ -299,10 +300,10 @@ def _checkpoint(run: Run, problem: Problem, state: MethodState) -> None:
     accuracy, loss = state.metrics["val_accuracy"], state.metrics["val_loss"]
     if accuracy != run.best or loss != (run.best_loss or loss):
         run.best, run.best_loss = accuracy, loss
-        _save_program(run, state.step, run.method.program(problem, state), dict(state.metrics))
+        _save_program(run, state.step, run.method.program(problem, state), told)
 
 
-def _save_program(run: Run, step: int, program: Program, metrics: dict[str, float]) -> str:
+def _save_program(run: Run, step: int, program: Program, metrics: dict[str, Any]) -> str:
     return run.bench.jobs.save_program(
         run.job_id,
         run.fence,

@@ -168,14 +168,16 @@ def patch(file: Path | None, **given: object) -> dict[str, Any]:
     return body
 
 
-def resource(plural: str, columns: tuple[str, ...]) -> typer.Typer:
-    """list, get and delete for one resource of the REST surface."""
+def resource(plural: str, columns: tuple[str, ...], *, filtered: bool = False) -> typer.Typer:
+    """list, get and delete for one resource of the REST surface; a `filtered` one makes its own list."""
     group = typer.Typer(no_args_is_help=True, help=f"{plural.capitalize()} of the service.")
 
-    @group.command("list")
     def list_(limit: Limit = 20, after: After = None, as_json: Json = False) -> None:
         """List them, newest first."""
         show(call("GET", f"/v1/{plural}", params={"limit": limit, "after": after}).json(), as_json, columns)
+
+    if not filtered:
+        group.command("list")(list_)
 
     @group.command("get")
     def get(ident: str, as_json: Json = False) -> None:

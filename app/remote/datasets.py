@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import mimetypes
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import httpx
 import typer
@@ -19,7 +21,10 @@ group = resource("datasets", _COLUMNS)
 
 @group.command("upload")
 def upload(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False)],
+    label: Annotated[
+        list[str] | None, typer.Option(help="Of single images, one for each, in their order.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Default: the file's.")] = None,
     seed: Annotated[int, typer.Option(help="Of the splits that are not given.")] = 0,
     format_: Annotated[str, typer.Option("--format", help="Default: seen from the file.")] = "auto",
@@ -29,28 +34,35 @@ def upload(
     key: Repeat = None,
     as_json: Json = False,
 ) -> None:
-    """Upload a file. Warnings of the report go to stderr."""
-    kind = "application/x-npz" if file.suffix == ".npz" else mimetypes.guess_type(file.name)[0]
-    with file.open("rb") as stream:
-        answer = call(
-            "POST",
-            "/v1/datasets",
-            key=key,
-            params={
-                "name": name or file.stem,
-                "format": format_,
-                "seed": seed,
-                "label_column": label_column,
-                "allow": allow,
-                "background": background,
-            },
-            content=stream,
-            timeout=httpx.Timeout(_READING, connect=5),
-            headers={"content-type": kind or "application/octet-stream"},
-        ).json()
+    """Upload a file, or single images with a label each. Warnings of the report go to stderr."""
+    asked = {"format": format_, "seed": seed, "label_column": label_column, "allow": allow}
+    asked |= {"background": background, "name": name or (files[0].stem if len(files) == 1 else None)}
+    waiting = httpx.Timeout(_READING, connect=5)
+    with ExitStack() as opened:
+        streams = [(file, opened.enter_context(file.open("rb"))) for file in files]
+        sent = _one(*streams[0]) if len(files) == 1 and not label else _several(streams, label or [])
+        answer = call("POST", "/v1/datasets", key=key, params=asked, timeout=waiting, **sent).json()
     for warning in (answer.get("report") or {}).get("warnings", []):
         typer.echo(f"warning: {warning}", err=True)
     show(answer, as_json, _COLUMNS)
+
+
+def _kind(file: Path) -> str:
+    guessed = "application/x-npz" if file.suffix == ".npz" else mimetypes.guess_type(file.name)[0]
+    return guessed or "application/octet-stream"
+
+
+def _one(file: Path, stream: IO[bytes]) -> dict[str, Any]:
+    """A file as the body itself."""
+    return {"content": stream, "headers": {"content-type": _kind(file)}}
+
+
+def _several(streams: Sequence[tuple[Path, IO[bytes]]], labels: list[str]) -> dict[str, Any]:
+    """A form: a `file` each, and a `label` each."""
+    return {
+        "files": [("file", (file.name, stream, _kind(file))) for file, stream in streams],
+        "data": {"label": labels},
+    }
 
 
 @group.command("report")

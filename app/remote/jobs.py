@@ -32,11 +32,29 @@ from app.remote.watch import watch
 
 _COLUMNS = ("id", "name", "status", "status_reason", "cost.spent")
 _STATE = ("id", "status", "status_reason")
-_EVALUATION = ("checkpoint_id", "mapping.type", "fused", "metrics.val_accuracy", "metrics.test.accuracy")
+_EVALUATION = (
+    "checkpoint_id", "mapping.type", "fused", "metrics.val_accuracy", "metrics.val_ci95",
+    "metrics.test.accuracy", "metrics.test.ci95",
+)  # fmt: skip
 Checkpoint = Annotated[str | None, typer.Option("--checkpoint", help="Default: the finished or best one.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="File to write.")]
 
-group = resource("jobs", _COLUMNS)
+group = resource("jobs", _COLUMNS, filtered=True)
+
+
+@group.command("list")
+def list_jobs(
+    limit: Limit = 20,
+    after: After = None,
+    status: Annotated[
+        list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")
+    ] = None,
+    connection_id: Annotated[str | None, typer.Option("--connection", help="Only of this account.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List them, newest first."""
+    asked = {"limit": limit, "after": after, "status": status or None, "connection_id": connection_id}
+    show(call("GET", "/v1/jobs", params=asked).json(), as_json, _COLUMNS)
 
 
 @group.command("schema")
@@ -167,7 +185,7 @@ def metrics(
 ) -> None:
     """The learning curve."""
     answer = call("GET", f"/v1/jobs/{ident}/metrics", params={"x": x, "points": points})
-    show(answer.json(), as_json, ("x", "step", "queries", "cost", "train_loss", "val_accuracy"))
+    show(answer.json(), as_json, ("x", "step", "queries", "cost", "train_loss", "val_accuracy", "val_ci95"))
 
 
 @group.command("queries")
@@ -191,7 +209,8 @@ def queries(
 def checkpoints(ident: str, limit: Limit = 20, after: After = None, as_json: Json = False) -> None:
     """Programs stored on the way."""
     answer = call("GET", f"/v1/jobs/{ident}/checkpoints", params={"limit": limit, "after": after})
-    show(answer.json(), as_json, ("id", "step", "queries", "metrics", "created_at"))
+    columns = ("id", "step", "queries", "metrics.val_accuracy", "metrics.val_ci95", "metrics.test_accuracy")
+    show(answer.json(), as_json, (*columns, "metrics.test_ci95", "created_at"))
 
 
 @group.command("mapping")
@@ -244,11 +263,17 @@ def evaluate(
     mapping: Annotated[str, typer.Option(help="best, linear, rbf, random, frequency or bayesian.")] = "best",
     fused: Annotated[bool, typer.Option("--fused", help="Read compact pixel features as well.")] = False,
     test: Annotated[bool, typer.Option("--test", help="Look at the test images too.")] = False,
+    labels_per_class: Annotated[
+        int | None, typer.Option(help="Source labels for each class (random, frequency).")
+    ] = None,
+    top: Annotated[int | None, typer.Option(help="Highest scores counted (bayesian).")] = None,
     checkpoint_id: Checkpoint = None,
     as_json: Json = False,
 ) -> None:
     """Fit another head on answers paid already, for free; it can be published by its checkpoint."""
-    body = {"mapping": {"type": mapping}, "fused": fused, "test": test, "checkpoint_id": checkpoint_id}
+    numbers = {"labels_per_class": labels_per_class, "top": top}
+    head = {"type": mapping} | {name: value for name, value in numbers.items() if value is not None}
+    body = {"mapping": head, "fused": fused, "test": test, "checkpoint_id": checkpoint_id}
     show(call("POST", f"/v1/jobs/{ident}/evaluations", json=body).json(), as_json, _EVALUATION)
 
 

@@ -81,9 +81,11 @@ def ending(job: dict[str, Any]) -> str:
     """How it came out, in a sentence or two."""
     reason = f" ({job['status_reason']})" if job["status_reason"] else ""
     said = [f"{job['name']}: {job['status']}{reason}, {_spent(job)} spent."]
-    if test := job["metrics"].get("test"):
-        low, high = test["ci95"]
-        said.append(f"Test accuracy {test['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}).")
+    test = job["metrics"].get("test") or {}
+    if "accuracy" in test:
+        head = (job["metrics"].get("baselines") or {}).get("linear_head")
+        beside = f"; linear head {_share(head['accuracy'], head['ci95'])}" if head else ""
+        said.append(f"Test accuracy {_share(test['accuracy'], test['ci95'])}{beside}; 95 % intervals.")
     if verdict := job["metrics"].get("verdict"):
         said.append(verdict["sentence"])
     if error := job["error"]:
@@ -95,12 +97,19 @@ def _spent(job: dict[str, Any]) -> str:
     return f"{job['cost']['spent']['amount']} {job['cost']['spent']['currency']}"
 
 
+def _share(value: float, ends: list[float] | None) -> str:
+    """An accuracy with its 95 % interval."""
+    return f"{value:.3f}" + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else "")
+
+
 def progress_note(job: dict[str, Any]) -> str:
     """One line of a watch: queries, money, accuracy, time left."""
     progress, cost, best = job["progress"], job["cost"], job["metrics"].get("best") or {}
     parts = [f"{progress.get('phase', '')}", f"{cost['billable_queries']} queries", _spent(job)]
     if best.get("val_accuracy") is not None:
-        parts.append(f"validation accuracy {best['val_accuracy']:.3f}")
+        plain = (job["metrics"].get("expectation") or {}).get("head")
+        beside = f", head on the plain image {plain['val_accuracy']:.3f}" if plain else ""
+        parts.append(f"validation accuracy {_share(best['val_accuracy'], best.get('val_ci95'))}{beside}")
     if progress.get("eta"):
         parts.append(f"about {progress['eta']['p50']:.0f} s left")
     return " · ".join(part for part in parts if part)

@@ -5,7 +5,7 @@ Letters: n test images, T target labels. Nothing here chooses anything by test d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import comb, sqrt
 from typing import Any
 
@@ -39,6 +39,20 @@ def wilson(correct: int, n: int, z: float = Z95) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def ends(correct: int, n: int) -> list[float]:
+    """`wilson` as documents have it."""
+    return [round(end, 6) for end in wilson(correct, n)]
+
+
+def with_interval(figures: Mapping[str, Any], images: int | None) -> dict[str, Any]:
+    """`figures` with `val_ci95` beside their `val_accuracy`, which is a share of so many validation images;
+    as they are where one of the two is not known."""
+    share = figures.get("val_accuracy")
+    if share is None or not images:
+        return dict(figures)
+    return {**figures, "val_ci95": ends(round(share * images), images)}
+
+
 def bootstrap_interval(
     statistic: Callable[[NDArray[np.intp]], float], n: int, seed: int, rounds: int = 1000, level: float = 0.95
 ) -> tuple[float, float]:
@@ -57,16 +71,32 @@ def confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int
 
 def balanced_accuracy(labels: Labels, predicted: Labels) -> float:
     """Mean recall over the classes that occur."""
-    return float(np.mean([(predicted[labels == j] == j).mean() for j in np.unique(labels)]))
+    there = np.bincount(labels)
+    right = np.bincount(labels[labels == predicted], minlength=len(there))
+    return float(np.mean(right[there > 0] / there[there > 0]))
 
 
 def macro_f1(labels: Labels, predicted: Labels) -> float:
     """Mean F1 over the classes that occur in labels or predictions."""
-    scores = []
-    for j in np.union1d(labels, predicted):
-        both = ((labels == j) & (predicted == j)).sum()
-        scores.append(2 * both / ((labels == j).sum() + (predicted == j).sum()))
-    return float(np.mean(scores))
+    return float(np.nanmean(f1_scores(labels, predicted, int(max(labels.max(), predicted.max())) + 1)))
+
+
+def f1_scores(labels: Labels, predicted: Labels, classes: int) -> Floats:
+    """(T,) F1 of each class; NaN for one that is neither in the labels nor predicted."""
+    both = np.bincount(labels[labels == predicted], minlength=classes)
+    sizes = np.bincount(labels, minlength=classes) + np.bincount(predicted, minlength=classes)
+    return np.divide(2 * both, sizes, out=np.full(classes, np.nan), where=sizes > 0)
+
+
+def f1_intervals(labels: Labels, predicted: Labels, classes: int, seed: int, rounds: int = 1000) -> Floats:
+    """(T, 2) 95 % percentile intervals of each class's F1 over resampled images; a resampled set without the
+    class says nothing of it. NaN where F1 is not defined."""
+    rng = np.random.default_rng([seed, len(labels), rounds])
+    rows = (rng.integers(0, len(labels), len(labels)) for _ in range(rounds))
+    drawn = np.stack([f1_scores(labels[row], predicted[row], classes) for row in rows])
+    found, known = np.full((classes, 2), np.nan), ~np.isnan(drawn).all(axis=0)
+    found[known] = np.nanquantile(drawn[:, known], (0.025, 0.975), axis=0).T
+    return found
 
 
 def auroc(target_scores: TargetScores, labels: Labels) -> float | None:
@@ -97,8 +127,9 @@ def ece(target_scores: TargetScores, labels: Labels, bins: int = 15) -> float:
     return float(gaps.sum() / len(labels))
 
 
-def per_class(counts: NDArray[np.intp], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Support, recall, precision and F1 of each class from a (T, T) confusion; None where undefined."""
+def per_class(counts: NDArray[np.intp], names: Sequence[str], f1_ci95: Floats) -> list[dict[str, Any]]:
+    """Support, recall, precision and F1 of each class from a (T, T) confusion, each with its 95 % interval:
+    Wilson's for the shares, `f1_ci95` (T, 2) for F1. None where undefined."""
     rows: list[dict[str, Any]] = []
     for j, name in enumerate(names):
         both, support, predicted = int(counts[j, j]), int(counts[j].sum()), int(counts[:, j].sum())
@@ -107,8 +138,11 @@ def per_class(counts: NDArray[np.intp], names: Sequence[str]) -> list[dict[str, 
                 "label": name,
                 "support": support,
                 "recall": round(both / support, 6) if support else None,
+                "recall_ci95": ends(both, support) if support else None,
                 "precision": round(both / predicted, 6) if predicted else None,
+                "precision_ci95": ends(both, predicted) if predicted else None,
                 "f1": round(2 * both / (support + predicted), 6) if support + predicted else None,
+                "f1_ci95": f1_ci95[j].round(6).tolist() if support + predicted else None,
             }
         )
     return rows

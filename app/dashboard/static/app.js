@@ -29,6 +29,22 @@
     }
   }
 
+  // Several single images: a field for the label of each, filled in where its folder says it.
+  function labels(input) {
+    const place = input.form.querySelector("[data-labels]");
+    if (!place) return;
+    const many = input.files.length > 1 ? [...input.files] : [];
+    place.replaceChildren(...many.map((file, n) => {
+      const box = document.createElement("div"), label = document.createElement("label"), text = document.createElement("input");
+      box.className = "field";
+      label.htmlFor = text.id = `label-${n}`;
+      label.textContent = `Label of ${file.name}`;
+      Object.assign(text, { type: "text", name: "label", required: true, maxLength: 200 });
+      box.append(label, text);
+      return box;
+    }));
+  }
+
   // Files: dropped on the form's area, or pasted anywhere on the page.
   function dropAreas(root) {
     for (const area of all("[data-drop]", root)) {
@@ -50,6 +66,7 @@
       const said = area.querySelector("[data-chosen]");
       input.addEventListener("change", () => {
         if (said) said.textContent = [...input.files].map((file) => `${file.name} (${(file.size / 1e6).toFixed(1)} MB)`).join(", ");
+        labels(input);
         if (area.dataset.send !== undefined && input.files.length) input.form.requestSubmit();
       });
     }

@@ -56,7 +56,7 @@
     const band = n ? acc.map((p) => (p === null ? [null, null] : wilson(p, n))) : acc.map(() => [null, null]);
     const faint = { stroke: css("--a") + "55", width: 1, points: { show: false }, spanGaps: true };
     const rivals = data.baselines.map((b, i) => ({
-      label: `${b.name} (test)`, stroke: css(COLOURS[i + 1]), width: 1.5, dash: DASHES[i + 1], points: { show: false } }));
+      label: b.name, stroke: css(COLOURS[i + 1]), width: 1.5, dash: DASHES[i + 1], points: { show: false } }));
     const place = root.querySelector("[data-chart=accuracy]"), loss = root.querySelector("[data-chart=loss]");
     draw(place, [faint, faint,
       { label: "Validation accuracy", stroke: css("--a"), width: 2.5, spanGaps: true }, ...rivals], [x, data.currency],

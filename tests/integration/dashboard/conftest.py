@@ -20,7 +20,7 @@ def fill(place: Place) -> SimpleNamespace:
     connection, data = place.connection(), place.dataset()
     done, other, fresh = (place.job(connection, data, name) for name in ("done", "other", "waiting"))
     place.finish(done)
-    place.finish(other)
+    place.finish(other, old=True)
     return SimpleNamespace(
         place=place, connection=connection, dataset=data, job=done, other=other, fresh=fresh
     )

@@ -118,8 +118,8 @@ class Place:
         )
         return made.id
 
-    def finish(self, job_id: str, points: int = 3) -> None:
-        """Take the job through its states as a worker would."""
+    def finish(self, job_id: str, points: int = 3, *, old: bool = False) -> None:
+        """Take the job through its states as a worker would. `old`: with the report of an earlier release."""
         jobs = self.house.jobs
         held = jobs.begin(job_id)
         assert held is not None
@@ -149,7 +149,7 @@ class Place:
             job_id,
             held.fence,
             checkpoint_id=checkpoint,
-            metrics=_report(),
+            metrics=_report(old),
             reason="budget_exhausted",
             endpoint=None,
             progress={
@@ -172,14 +172,19 @@ def _program() -> Program:
     )
 
 
-def _report() -> dict[str, Any]:
+def _report(old: bool) -> dict[str, Any]:
     confusion = [
         [3 if i == j else int(j == (i + 1) % CLASSES) for j in range(CLASSES)] for i in range(CLASSES)
     ]
-    rows = [
-        {"label": str(i), "support": 4, "recall": 0.75, "precision": 0.75, "f1": 0.75} for i in range(CLASSES)
-    ]
-    judged = {"accuracy": 0.75, "ci95": [0.6, 0.86]}
+    shares = {"recall": 0.75, "precision": 0.75, "f1": 0.75}
+    judged: dict[str, Any] = {"accuracy": 0.75, "ci95": [0.6, 0.86]}
+    beside: dict[str, Any] = {}
+    if not old:
+        shares |= {f"{name}_ci95": [0.3, 0.95] for name in tuple(shares)}
+        beside = {"linear_head": dict(shares)}
+        judged |= {"balanced_accuracy": 0.7, "balanced_accuracy_ci95": [0.5, 0.8]}
+        judged |= {"macro_f1": 0.6, "macro_f1_ci95": [0.4, 0.7]}
+    rows = [{"label": str(i), "support": 4, **shares, **beside} for i in range(CLASSES)]
     return {
         "test": judged
         | {
@@ -187,9 +192,13 @@ def _report() -> dict[str, Any]:
             "unanswered": 0,
             "queries_per_prediction": 1,
             "balanced_accuracy": 0.75,
+            "balanced_accuracy_ci95": [0.6, 0.9],
             "macro_f1": 0.75,
+            "macro_f1_ci95": [0.6, 0.9],
             "auroc": 0.9,
+            "auroc_ci95": [0.8, 0.95],
             "ece": 0.1,
+            "ece_ci95": [0.05, 0.2],
             "confusion": confusion,
             "labels": [str(i) for i in range(CLASSES)],
             "per_class": rows,

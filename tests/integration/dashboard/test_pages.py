@@ -258,10 +258,51 @@ async def test_curve_document(full: SimpleNamespace) -> None:
     assert found["accuracy"] == pytest.approx([0.51, 0.52, 0.53])
     assert found["validation_images"] == 24
     assert {line["name"] for line in found["baselines"]} == {
-        "Commonest class",
-        "Linear head",
-        "Your pixels alone",
+        "Commonest class (test)",
+        "Linear head (test)",
+        "Your pixels alone (test)",
     }
+
+
+NUMBER = r"\d+(?:\.\d+)?"
+
+
+async def test_every_score_has_its_interval_and_what_it_is_held_against(full: SimpleNamespace) -> None:
+    async with full.place.client() as client:
+        page = (await client.get(f"/jobs/{full.job}")).text
+        old = (await client.get(f"/jobs/{full.other}")).text
+    cells = [re.sub("<[^>]+>", " ", one) for one in re.findall(r"<td[^>]*>(.*?)</td>", page, re.DOTALL)]
+    for this, after in pairwise(cells):
+        if re.match(rf"\s*{NUMBER} %", this):  # here or in a column of its own
+            assert re.search(rf"{NUMBER} to {NUMBER} %", this + after), this
+    per_class = page[page.index("<h2>Per class</h2>") :]
+    assert len(re.findall(r"<small>30 to 95 %</small><br><small>head 75 %</small>", per_class)) == 3 * 10
+    assert "linear head 70.0 %" in per_class
+    assert "linear head 60.0 %" in per_class
+    for text in re.findall(r'"text":"([^"]+)"', page) or [page]:
+        assert re.search(rf"on validation \({NUMBER} to {NUMBER} %\)", text), text
+    assert "For comparison: Commonest class (test) 75.0 % (60.0 to 86.0 %)" in page
+    # The report of a release that stored fewer intervals has those that can be told from counts.
+    assert "75 %<br><small>30 to 95 %</small>" in old[old.index("<h2>Per class</h2>") :]
+
+
+async def test_before_the_test_a_score_is_held_against_the_plain_image(full: SimpleNamespace) -> None:
+    place: Place = full.place
+    head = {"val_accuracy": 0.4, "ci95": [0.3, 0.5]}
+    known = {"expectation": {"head": head, "pixels": {"val_accuracy": 0.9}, "sentence": "It will do."}}
+    known |= {"best": {"val_accuracy": 0.5, "validation_images": 24, "checkpoint_id": "c", "step": 1}}
+    with write(place.house.engine) as connection:
+        connection.execute(
+            update(tables.jobs).where(tables.jobs.c.id == full.fresh).values(metrics=known, status="running")
+        )
+    async with place.client() as client:
+        page = (await client.get(f"/jobs/{full.fresh}")).text
+        curve = (await client.get(f"/jobs/{full.fresh}/curve")).json()
+    assert "head on the plain image 40.0 %" in page
+    assert [one["name"] for one in curve["baselines"]] == [
+        "Head on the plain image (validation)",
+        "Pixels alone (validation)",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ FORMS = {
     "POST /login": "a session is a key in a cookie",
     "POST /logout": "a session is a key in a cookie",
     "POST /connections/{connection_id}/secret": "PATCH of the secret alone",
+    "POST /jobs/{job_id}/name": "PATCH of name and metadata",
 }
 
 
