@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from app.api.deps import Services
 from app.contracts import Cost
 from app.errors import NotFound
@@ -13,7 +15,7 @@ from app.jobs.progress import rfc3339
 from app.jobs.spec import JobSpec, Money, amount
 from app.reprogramming import program as programs
 from app.reprogramming.encoder import shape
-from app.reprogramming.metrics import with_interval
+from app.reprogramming.metrics import per_class, with_interval
 from app.storage.audit import AuditLine
 from app.storage.budget import Attempt
 from app.storage.canaries import CanaryRecord, scope
@@ -161,10 +163,15 @@ def job(wired: Services, record: JobRecord, currency: str) -> dict[str, Any]:
 
 
 def _with_interval(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """`val_ci95` of the best and the latest program (older releases did not store it)."""
-    best: dict[str, Any] = metrics.get("best") or {}
-    told = {name: validated(metrics.get(name) or {}, metrics) or None for name in ("best", "latest")}
-    return {**metrics, **told} if best else {**metrics, "best": None}
+    """What older releases did not store: `val_ci95` of the best and the latest program, and the intervals of
+    each class of the test, which its confusion tells."""
+    told: dict[str, Any] = {
+        name: validated(metrics.get(name) or {}, metrics) or None for name in ("best", "latest")
+    }
+    test: dict[str, Any] = metrics.get("test") or {}
+    if test.get("per_class") and "f1_ci95" not in test["per_class"][0]:
+        told["test"] = test | {"per_class": per_class(np.array(test["confusion"]), test["labels"])}
+    return {**metrics, **told}
 
 
 def validated(figures: Mapping[str, Any], of: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from app.dashboard import (
@@ -35,4 +36,6 @@ def mount(app: FastAPI) -> None:
     """Put the pages and their files on the application."""
     for part in PARTS:
         app.include_router(part.router)
-    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    app.mount(
+        "/static", GZipMiddleware(StaticFiles(directory=HERE / "static"), compresslevel=6), name="static"
+    )

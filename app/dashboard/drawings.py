@@ -14,7 +14,7 @@ _FLOWS = 40  # more lines than this are a carpet
 
 
 def _svg(width: float, height: float, title: str, inner: str, kind: str) -> Markup:
-    kind += " wide" if width > 600 else ""
+    kind += " wide" if width > 480 else ""
     box = f'viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}"'
     drawn = f'<svg class="drawing {kind}" {box}>{inner}</svg>'
     return Markup(

@@ -9,7 +9,7 @@ from app.dashboard import words
 from app.jobs.report import FINAL_STEP
 from app.jobs.spec import amount
 
-#: What a job does in a stage of its own or of its method; others are shown by their name.
+#: What a job does, by the phase or the quoted stage of the job or its method; others keep their name.
 STAGES = {
     "waiting": "waiting",
     "probe": "first pass over the images",
@@ -22,6 +22,11 @@ STAGES = {
     "refined, fit": "fitting the head of the refined programs",
     "refine": "refining the winners",
     "refined": "refined",
+    "first round": "first round: many programs on few images",
+    "neighbours": "variations of the best of them",
+    "second round": "second round: the best on more images",
+    "views": "the winners on every image",
+    "steps": "learning",
     "step": "learning",
     "refit": "fitting the mapping again",
     "done": "done",

@@ -11,7 +11,7 @@ from jinja2 import Undefined
 from markupsafe import Markup
 
 from app.jobs.report import BASELINES
-from app.reprogramming.metrics import ends, wilson
+from app.reprogramming.metrics import wilson
 
 _SIGNS = {"USD": "$", "EUR": "€", "GBP": "£"}
 _DASH = "–"
@@ -100,12 +100,6 @@ def interval(ends: list[float] | None, digits: int = 1) -> str:
     return "" if not ends else f"{100 * ends[0]:.{digits}f} to {100 * ends[1]:.{digits}f} %"
 
 
-def recall_interval(row: Mapping[str, Any]) -> list[float] | None:
-    """Of a class; older reports do not have it, and their images tell it."""
-    support = row["support"]
-    return row.get("recall_ci95") or (ends(round(row["recall"] * support), support) if support else None)
-
-
 def duration(seconds: float | None) -> str:
     if seconds is None:
         return _DASH
@@ -174,5 +168,4 @@ FILTERS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 GLOBALS: dict[str, Any] = {
     "STATES": STATES, "BASELINES": BASELINES, "METHODS": METHODS, "plural": plural, "wilson": wilson,
-    "recall_interval": recall_interval,
 }  # fmt: skip

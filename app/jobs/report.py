@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -177,18 +177,20 @@ def describe(
     target: TargetScores, labels: Labels, names: tuple[str, ...], seed: int = 0, head: Labels | None = None
 ) -> dict[str, Any]:
     """Everything else one may want to know of (N, T) target scores against labels, with 95 % intervals:
-    Wilson's of shares, by bootstrap of all else. Each class has the linear head's figures beside it where
-    `head` (N,) says what that predicts."""
+    Wilson's of a class's figures, by bootstrap of what is taken over all classes. Each class has the linear
+    head's figures beside it where `head` (N,) says what that predicts."""
     predicted = target.argmax(axis=1)
+    confusion = metrics.confusion(labels, predicted, len(names))
+    beside = None if head is None else metrics.confusion(labels, head, len(names))
     more: dict[str, Figure] = {
         "auroc": lambda rows: metrics.auroc(target[rows], labels[rows]),
         "ece": lambda rows: metrics.ece(target[rows], labels[rows]),
     }
     return {
         **_resampled(_figures(labels, predicted) | more, len(labels), seed),
-        "confusion": metrics.confusion(labels, predicted, len(names)).tolist(),
+        "confusion": confusion.tolist(),
         "labels": list(names),
-        "per_class": _classes(labels, predicted, names, seed, head),
+        "per_class": classes(confusion, names, beside),
     }
 
 
@@ -209,18 +211,17 @@ def _resampled(figures: Mapping[str, Figure], n: int, seed: int) -> dict[str, An
     return told
 
 
-def _classes(
-    labels: Labels, predicted: Labels, names: tuple[str, ...], seed: int, head: Labels | None
+def classes(
+    confusion: NDArray[np.intp], names: Sequence[str], head: NDArray[np.intp] | None
 ) -> list[dict[str, Any]]:
-    counts = metrics.confusion(labels, predicted, len(names))
-    rows = metrics.per_class(counts, names, metrics.f1_intervals(labels, predicted, len(names), seed, ROUNDS))
+    """Each class's figures from a (T, T) confusion, with those of the linear head's beside them."""
+    rows = metrics.per_class(confusion, names)
     if head is None:
         return rows
-    beside = _classes(labels, head, names, seed, None)
     same = ("label", "support")
     return [
-        row | {"linear_head": {name: value for name, value in other.items() if name not in same}}
-        for row, other in zip(rows, beside, strict=True)
+        row | {"linear_head": {name: value for name, value in beside.items() if name not in same}}
+        for row, beside in zip(rows, metrics.per_class(head, names), strict=True)
     ]
 
 

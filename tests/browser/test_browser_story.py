@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from service import Service
 from stage import SLOW, shoot, sign_in, visit
 
@@ -85,3 +86,43 @@ def _look(page: Any) -> None:
     page.get_by_role("button", name="Fit and judge").click()
     page.locator("#heads tbody tr").wait_for()  # for nothing, so the bill below still agrees
     shoot(page, "job")
+
+
+def test_single_images_get_a_label_each(browser: Any, service: Service, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{n}.png" for n in range(12)]
+    for n, path in enumerate(paths):
+        Image.new("RGB", (8, 8), (20 * n, 40, 60)).save(path)
+    with visit(browser, service) as page:
+        sign_in(page, service)
+        page.goto("/datasets")
+        page.set_input_files("input[name=file]", paths)
+        for n, path in enumerate(paths):
+            page.get_by_label(f"Label of {path.name}", exact=True).fill("cat" if n % 2 else "dog")
+        page.get_by_text("How to read it").click()
+        page.get_by_label("Name").fill("twelve")
+        page.get_by_label("Colour under transparent pixels").fill("black")
+        shoot(page, "single-images")
+        page.get_by_role("button", name="Upload and check").click()
+        page.get_by_role("heading", name="twelve").wait_for()
+    data = service.ok("GET", "/v1/datasets")["data"][0]
+    assert (data["name"], data["classes"], data["items"]) == ("twelve", ["cat", "dog"], 12)
+    report = service.ok("GET", f"/v1/datasets/{data['id']}/report")
+    assert report["image_sizes"]["background"] == "#000000"
+
+
+def test_a_connections_test_says_what_more_it_was_asked_and_what_that_cost(
+    browser: Any, service: Service, filled: dict[str, str]
+) -> None:
+    with visit(browser, service) as page:
+        sign_in(page, service)
+        page.goto(filled["connection"])
+        page.get_by_label("Does it resize or re-compress images?").check()
+        page.get_by_label("Send the same image again, times").fill("2")
+        page.get_by_role("button", name="Test, from").click()
+        page.get_by_text("Resizes images").wait_for()
+        said = page.locator("#test").inner_text()
+        shoot(page, "connection-tested")
+    asked = int(re.findall(r"(\d+) queries for", said)[0])
+    assert asked in (6, 7)  # one, two repeats, three or four probes
+    assert f"for ${asked * 0.0012:.4f}" in said
+    assert "2 times: every score the same" in said

@@ -20,8 +20,8 @@
     new uPlot({
       width: place.clientWidth, height: place.dataset.small ? 180 : 260,
       scales: { x: { time: false }, y: percent ? { range: (u, lo, hi) => [Math.max(0, lo - 4), Math.min(100, hi + 4)] } : {} },
-      axes: [{ ...axis, label: title, labelSize: 22, labelFont: "12px Inter, sans-serif" },
-             { ...axis, size: 52, values: (u, ticks) => ticks.map((t) => (percent ? `${t} %` : String(t))) }],
+      axes: [{ ...axis, size: 30, label: title, labelSize: 22, labelFont: "12px Inter, sans-serif" },
+             { ...axis, size: 52, space: 22, label: percent ? "Right" : "Loss", labelSize: 18, labelFont: "12px Inter, sans-serif", values: (u, ticks) => ticks.map((t) => (percent ? `${t} %` : String(t))) }],
       series: [{ label: title }, ...series], bands, cursor: { y: false }, legend: { show: false },
     }, columns, place);
     const legend = document.createElement("ul");
