@@ -155,7 +155,8 @@ def paid_rivals(problem: Problem, images: Images, plain: Scores) -> dict[str, tu
         else mapping.bayesian_mapping(known, labels, classes)
     )
     log_scores = mapping.log_scores(scores, problem.floor, problem.score_kind)
-    head = mapping.linear_mapping(log_scores, labels, classes, groups=groups, seed=problem.seed)
+    view = mapping.view_width(scores.shape[1], problem.score_kind)
+    head = mapping.linear_mapping(log_scores, labels, classes, groups=groups, seed=problem.seed, view=view)
     return {
         "mapping_only": (_plain_program(problem, images, mapped, plain), len(labels)),
         "linear_head": (_plain_program(problem, images, head, plain), len(labels)),

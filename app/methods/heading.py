@@ -52,11 +52,12 @@ class Head:
         """Raises BadRequest `mapping_too_wide` for a counted head with more classes than columns."""
         classes, seed = problem.classes, problem.seed if seed is None else seed
         pixels = problem.pixels["train"].shape[1] if self.fused else 0
+        view = mappings.view_width(len(problem.source_labels), problem.score_kind)
         match self.type:
             case "best":
-                return mappings.best_head(columns, labels, classes, seed, groups, pixels)[0]
+                return mappings.best_head(columns, labels, classes, seed, groups, pixels, view)[0]
             case "linear":
-                return mappings.linear_mapping(columns, labels, classes, "cv", groups, seed, pixels)
+                return mappings.linear_mapping(columns, labels, classes, "cv", groups, seed, pixels, view)
             case "rbf":
                 return mappings.kernel_mapping(columns, labels, classes, groups, seed, pixels)
             case "bayesian":

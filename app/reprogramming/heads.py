@@ -20,12 +20,18 @@ from app.reprogramming.splits import fold_numbers
 Floats = NDArray[np.float64]
 Solution: TypeAlias = tuple[Floats, Floats]  # weights (r, T) on principal axes, bias (T,)
 
-PENALTIES = (1.0, 1e-1, 1e-2, 1e-3)  # of the squared weights, for features of unit variance and a mean loss
+#: Of the squared weights, for features of unit variance and a mean loss.
+PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.001)
+WORSE = 2  # penalties in a row that end the search for a weaker one
 FOLDS = 3
 STEPS = 60  # of L-BFGS, at most; a fit inside cross-validation is stopped sooner
 FOLD_STEPS = 15
+MANY_LABELS = 20  # from here on the log-scores of a view are centred, image by image
+TEMPERATURES = np.geomspace(0.4, 2.5, 25)  # their inverses, before the softmax of a linear head
 KERNEL_WIDTHS = (0.1, 0.3, 1.0)  # gamma * F on standardised columns
 KERNEL_SAMPLE = 1000
+SHARPNESS = np.geomspace(0.5, 64.0, 29)  # before the softmax of a kernel head
+LEAST = 1e-12  # probability, before a logarithm
 KERNEL_ALPHAS = (1e-4, 1e-3, 1e-2, 1e-1)  # times the mean eigenvalue of the Gram matrix
 
 
@@ -62,28 +68,46 @@ def fit_linear(
     groups: NDArray[Any] | None,
     seed: int,
     pixels: int = 0,
+    view: int = 0,
 ) -> Fit:
     """Multinomial logistic regression; with several penalties, the one of least held-out loss.
 
-    Columns are centred and scaled; the last `pixels` of them are pixel features. The problem is solved in
-    the principal axes of the columns, each stretched by the root of its share of the Hessian: a rotation
-    changes nothing under a squared penalty, and the stretch lets few L-BFGS steps do (a fit of 2,000 x 1,000
-    columns takes well under a second).
+    Columns are centred and scaled; the last `pixels` of them are pixel features. With `view`, so many columns
+    at a time are the log-scores of one view: what they have in common says how flat a row of many scores is,
+    not what it shows, and the head reads their differences alone. The problem is solved in the principal axes
+    of the columns, each stretched by the root of its share of the Hessian: a rotation changes nothing under a
+    squared penalty, and the stretch lets few L-BFGS steps do (a fit of 2,000 x 1,000 columns takes well under
+    a second).
     """
-    mean, scale = features.mean(axis=0), column_scale(features, pixels)
-    z = (features - mean) / scale
+    read = row_centred(features, view, pixels)
+    mean, scale = read.mean(axis=0), column_scale(read, pixels)
+    z = (read - mean) / scale
     axes, spread = _principal_axes(z)
     turned = z @ axes
     solver = _Solver(turned, spread, one_hot(labels, classes))
-    best, start, held_out = penalties[0], None, None
+    best, start, held_out, sharpness = penalties[0], None, None, 1.0
     if len(penalties) > 1:
         folds = fold_numbers(labels, FOLDS, seed, groups)
-        best, start, held_out = _choose(solver, labels, penalties, folds)
+        best, start, held_out, sharpness = _choose(solver, labels, penalties, folds)
     solution = solver.solve(np.ones(len(labels), dtype=bool), best, start, STEPS)
     if held_out is None:
         held_out = solver.predict(solution)
-    weights, bias = solution
-    return Fit(axes @ weights, bias, mean, scale, held_out)
+    weights, bias = sharpness * (axes @ solution[0]), sharpness * solution[1]
+    if view:  # the same head on rows as they come
+        weights = row_centred((weights / scale[:, None]).T, view, pixels).T
+        mean = features.mean(axis=0)
+        scale = np.ones_like(scale)
+    return Fit(weights, bias, mean, scale, held_out)
+
+
+def row_centred(columns: Floats, view: int, pixels: int = 0) -> Floats:
+    """(n, F) without the mean of each `view` columns, row by row; the last `pixels` stay. view 0: all do."""
+    if not view:
+        return columns
+    out = columns.copy()
+    blocks = out[:, : columns.shape[1] - pixels].reshape(len(out), -1, view)
+    out[:, : columns.shape[1] - pixels] = (blocks - blocks.mean(axis=2, keepdims=True)).reshape(len(out), -1)
+    return out
 
 
 def column_scale(features: Floats, pixels: int = 0) -> Floats:
@@ -103,23 +127,29 @@ def _kept_from_zero(features: Floats, least: float) -> Floats:
 
 def _choose(
     solver: _Solver, labels: Labels, penalties: Sequence[float], folds: Labels
-) -> tuple[float, Solution, Floats]:
-    """The penalty of least held-out cross-entropy, a solution near it, and its held-out predictions. Each
-    fold walks the penalties from strong to weak, starting where the last one ended."""
-    ordered = sorted(penalties, reverse=True)
-    held_out = np.empty((len(ordered), *solver.targets.shape))
-    near: list[Solution] = []
-    for fold in range(FOLDS):
-        inside = folds != fold
-        solution, near = None, []
-        for i, penalty in enumerate(ordered):
-            solution = solver.solve(inside, penalty, solution, FOLD_STEPS)
-            held_out[i, ~inside] = solver.predict(solution)[~inside]
-            near.append(solution)
-    right = held_out[:, np.arange(len(labels)), labels]
-    losses = -np.log(np.maximum(right, 1e-6)).mean(axis=1)
-    best = int(np.argmin(losses))
-    return ordered[best], near[best], held_out[best]
+) -> tuple[float, Solution, Floats, float]:
+    """The penalty of least held-out cross-entropy at its best temperature, a solution near it, its held-out
+    predictions at that temperature, and the temperature's inverse. Without a temperature, many columns on few
+    images would ask for a stronger penalty than accuracy does, to be less sure. Each fold walks the penalties
+    from strong to weak, starting where the last one ended."""
+    solutions: list[Solution | None] = [None] * FOLDS
+    found, worse = None, 0
+    for penalty in sorted(penalties, reverse=True):
+        logs = np.empty(solver.targets.shape)
+        for fold in range(FOLDS):
+            inside = folds != fold
+            solution = solver.solve(inside, penalty, solutions[fold], FOLD_STEPS)
+            logs[~inside] = np.log(np.maximum(solver.predict(solution)[~inside], LEAST))
+            solutions[fold] = solution
+        sharpness, loss = _sharpen(logs, labels, TEMPERATURES)
+        if found is None or loss < found[0]:
+            found, worse = (loss, penalty, solutions[-1], logs, sharpness), 0
+        elif (worse := worse + 1) == WORSE:
+            break
+    assert found is not None
+    _, best, near, logs, sharpness = found
+    assert near is not None
+    return best, near, softmax(sharpness * logs), sharpness
 
 
 def _principal_axes(z: Floats) -> tuple[Floats, Floats]:
@@ -228,10 +258,9 @@ def _kernel_at(
     return float(best_loss), gamma, best_sharpness * dual, best_sharpness * bias, held_out
 
 
-def _sharpen(values: Floats, labels: Labels) -> tuple[float, float]:
+def _sharpen(values: Floats, labels: Labels, factors: Floats = SHARPNESS) -> tuple[float, float]:
     """The factor before the softmax of least cross-entropy, and that loss."""
-    factors = np.geomspace(0.5, 64.0, 29)
     rows = np.arange(len(labels))
-    losses = [-np.log(np.maximum(softmax(f * values)[rows, labels], 1e-12)).mean() for f in factors]
+    losses = [-np.log(np.maximum(softmax(f * values)[rows, labels], LEAST)).mean() for f in factors]
     best = int(np.argmin(losses))
     return float(factors[best]), float(losses[best])

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts import Arrays, Labels, Scores, TargetScores
+from app.contracts import Arrays, Labels, ScoreKind, Scores, TargetScores
 from app.errors import BadRequest
 from app.reprogramming import heads
 from app.reprogramming.heads import softmax, squared_distances
@@ -200,10 +200,18 @@ def linear_mapping(
     groups: NDArray[Any] | None = None,
     seed: int = 0,
     pixels: int = 0,
+    view: int = 0,
 ) -> LabelMapping:
-    """Multinomial logistic head on log-scores (n, F); its penalty by cross-validation, groups together."""
+    """Multinomial logistic head on log-scores (n, F); its penalty by cross-validation, groups together.
+    `view`: see `view_width`."""
     penalties = heads.PENALTIES if l2 == "cv" else (l2,)
-    return _mapping(heads.fit_linear(features, labels, classes, penalties, groups, seed, pixels))
+    return _mapping(heads.fit_linear(features, labels, classes, penalties, groups, seed, pixels, view))
+
+
+def view_width(source_labels: int, kind: ScoreKind) -> int:
+    """Columns that a linear head centres together, row by row: a view's, where they are logarithms of many
+    probabilities. 0: none; of a few, what they have in common tells the classes apart as well."""
+    return source_labels if kind == "probability" and source_labels >= heads.MANY_LABELS else 0
 
 
 def kernel_mapping(
@@ -225,14 +233,15 @@ def best_head(
     seed: int = 0,
     groups: NDArray[Any] | None = None,
     pixels: int = 0,
+    view: int = 0,
 ) -> tuple[LabelMapping, float]:
     """The linear or the kernel head, by how often each is right on rows it has not seen; and how often.
 
     The kernel head has to be better by a standard error: its count is leave-one-out over several widths, the
     linear one's plain cross-validation, and a linear head is smaller and holds no training scores. The last
-    `pixels` columns are pixel features beside the scores (a fused head).
+    `pixels` columns are pixel features beside the scores (a fused head); `view`: see `view_width`.
     """
-    linear = heads.fit_linear(features, labels, classes, heads.PENALTIES, groups, seed, pixels)
+    linear = heads.fit_linear(features, labels, classes, heads.PENALTIES, groups, seed, pixels, view)
     right = float((linear.held_out.argmax(axis=1) == labels).mean())
     if features.shape[1] - pixels <= KERNEL_COLUMNS:
         kernel = heads.fit_kernel(features, labels, classes, groups, seed, pixels)

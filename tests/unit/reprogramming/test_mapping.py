@@ -14,6 +14,7 @@ from app.reprogramming.mapping import (
     kernel_mapping,
     linear_mapping,
     random_mapping,
+    view_width,
 )
 from app.reprogramming.ridge import loo_ridge, one_hot
 
@@ -129,6 +130,35 @@ def test_the_linear_head_is_the_logistic_regression_of_scikit_learn() -> None:
     np.testing.assert_allclose(head.apply(x), rival.predict_proba(z), atol=2e-3)
 
 
+def test_a_head_on_many_labels_reads_their_differences_and_is_served_as_any_linear_head() -> None:
+    """What all labels of a view have in common, drawn anew for each image, is no part of what it says."""
+    x, y = blobs()
+    rng = np.random.default_rng(2)
+    labels, pixels = 24, 3
+    wide = np.concatenate([x, rng.normal(size=(len(x), 2 * labels - x.shape[1] + pixels))], axis=1)
+    offset = np.repeat(20 * rng.normal(size=(len(x), 2)), labels, axis=1)
+    moved = wide.copy()
+    moved[:, : 2 * labels] += offset
+    assert view_width(labels, "probability") == labels
+    assert view_width(5, "probability") == view_width(labels, "independent") == 0
+    head = linear_mapping(wide, y, 3, pixels=pixels, view=labels)
+    np.testing.assert_allclose(head.apply(moved), head.apply(wide), atol=1e-9)
+    other = linear_mapping(moved, y, 3, pixels=pixels, view=labels)
+    np.testing.assert_allclose(other.apply(wide), head.apply(wide), atol=1e-4)
+    assert (head.apply(wide).argmax(axis=1) == y).mean() > 0.85
+
+
+def test_a_head_is_as_sure_as_it_is_right() -> None:
+    """Few rows, many columns: the penalty is for accuracy, the temperature for calibration."""
+    rng = np.random.default_rng(4)
+    direction = rng.normal(size=400) / 10
+    x = rng.normal(size=(1200, 400))
+    y = (x @ direction + 2 * rng.normal(size=1200) > 0).astype(np.intp)
+    said = linear_mapping(x[:200], y[:200], 2).apply(x[200:])
+    sure, right = said.max(axis=1).mean(), (said.argmax(axis=1) == y[200:]).mean()
+    assert abs(sure - right) < 0.08
+
+
 def test_the_kernel_head_is_tried_where_a_line_fails() -> None:
     x, y = ring()
     new, truth = ring(seed=1)
@@ -174,7 +204,7 @@ def test_wide_and_constant_columns_do_no_harm() -> None:
 def test_cross_fit_predicts_what_it_did_not_see() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(80, 300)), rng.integers(0, 2, 80)
-    assert (linear_mapping(x, y, 2).apply(x).argmax(axis=1) == y).all()  # interpolates
+    assert (linear_mapping(x, y, 2, l2=1e-3).apply(x).argmax(axis=1) == y).all()  # interpolates
     out = cross_fit(x, y, 2)
     assert (out.argmax(axis=1) == y).mean() < 0.72
 
