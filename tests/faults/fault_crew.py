@@ -5,15 +5,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import fault_worker
+import pytest
 import sqlalchemy as sa
 from fault_source import Source
 
@@ -35,6 +38,9 @@ LIMITS = Limits(requests_per_second=200, concurrency=4, max_batch=4)
 ROOM = 100_000  # queries: never the limit
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["fault_worker"])
+with pytest.MonkeyPatch.context() as patched:  # the fork server of Python 3.11 looks for modules nowhere else
+    patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    forkserver.ensure_running()
 
 
 def views(number: int = 2) -> dict[str, Any]:
