@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 import orjson
@@ -187,7 +188,8 @@ async def test(
             return web.problem(request, error)
         return _one(request, wired, connection_id, problem=error)
     if web.partial(request):
-        return web.render(request, "_connection_test.html", test=found)
+        spent = await asyncio.to_thread(rest.get_connection, connection_id, wired)
+        return web.render(request, "_connection_test.html", test=found, spent=spent)
     return _one(request, wired, connection_id, test=found)
 
 

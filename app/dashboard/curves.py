@@ -77,7 +77,7 @@ def table(found: dict[str, Any], most: int) -> list[dict[str, Any]]:
 
 
 def picture(documents: list[tuple[str, dict[str, Any]]], x: Axis) -> Markup | None:
-    """Validation accuracy of one job (with its 95 % band and rivals) or of several. None before a point."""
+    """Validation accuracy of jobs with its 95 % band; one alone with its rivals. None before a point."""
     lines = [(name, _track(found, x), found["validation_images"]) for name, found in documents]
     drawn = [(name, track, images) for name, track, images in lines if track]
     if not drawn:
@@ -85,7 +85,7 @@ def picture(documents: list[tuple[str, dict[str, Any]]], x: Axis) -> Markup | No
     alone = len(documents) == 1
     rivals = [(one["name"], one["accuracy"]) for one in documents[0][1]["baselines"]] if alone else []
     bands = [
-        [(at, *wilson(round(share * images), images)) for at, share in track] if alone and images else []
+        [(at, *wilson(round(share * images), images)) for at, share in track] if images else []
         for _, track, images in drawn
     ]
     label = AXES[x][1].format(currency=documents[0][1]["currency"])

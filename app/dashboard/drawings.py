@@ -192,10 +192,10 @@ def curves(
         parts.append(f'<text class="tick" x="{left - 8}" y="{float(py) + 4:g}" text-anchor="end">')
         parts.append(f"{100 * share:.0f} %</text>")
         parts.append(f'<text class="tick" x="{px}" y="{height - 24}" text-anchor="middle">{x:,.4g}</text>')
-    for band in bands:
+    for i, band in enumerate(bands):
         if band:
             ring = [at(x, high) for x, _, high in band] + [at(x, low) for x, low, _ in reversed(band)]
-            parts.append(f'<polygon class="band" points="{" ".join(ring)}"/>')
+            parts.append(f'<polygon class="band b{i}" points="{" ".join(ring)}"/>')
     key: list[str] = []
     for i, (name, track) in enumerate([*lines, *((name, [(0.0, y), (last, y)]) for name, y in rivals)]):
         kind = f"r{i % 8}{' level' if i >= len(lines) else ''}"

@@ -141,7 +141,7 @@ async def try_it(name: str, request: Request, wired: Wired) -> Response:
             most = web.body(PredictParameters, {"top_k": web.text(form, "top_k") or _TOP}).top_k
             asked = await _asked(form, wired, name)
         started = time.perf_counter()
-        found = await wired.predictor.predict(name, asked, auth.caller_of(request))
+        answer = await wired.predictor.predict(name, asked, auth.caller_of(request))
     except ReprogError as error:
         return (
             web.problem(request, error)
@@ -149,13 +149,14 @@ async def try_it(name: str, request: Request, wired: Wired) -> Response:
             else await asyncio.to_thread(_page, request, wired, name, None, error, records)
         )
     result = {
-        "lists": [rest_predict.ranked(found.labels, row, most) for row in found.scores],
-        "queries": found.queries,
-        "cost": views.money(found.cost_micros, found.currency),
+        "lists": [rest_predict.ranked(answer.labels, row, most) for row in answer.scores],
+        "queries": answer.queries,
+        "cost": views.money(answer.cost_micros, answer.currency),
         "seconds": time.perf_counter() - started,
     }
     if web.partial(request):
-        return web.render(request, "_prediction.html", result=result)
+        found = await asyncio.to_thread(rest.get_endpoint, name, wired)
+        return web.render(request, "_prediction.html", result=result, cost=found["cost"])
     return await asyncio.to_thread(_page, request, wired, name, result, None, records)
 
 

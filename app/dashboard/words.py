@@ -85,6 +85,14 @@ def money(value: Mapping[str, Any] | None, digits: int = 2) -> str:
     return f"{sign}{shown}" if sign else f"{shown} {currency}"
 
 
+def amount(value: Mapping[str, Any] | None) -> str:
+    """An amount as a field has it: 5.00, 0.0012; "" for none."""
+    if value is None:
+        return ""
+    whole, _, part = str(value["amount"]).partition(".")
+    return f"{whole}.{part.rstrip('0').ljust(2, '0')}"
+
+
 def number(value: float | None) -> str:
     if value is None:
         return _DASH
@@ -162,9 +170,9 @@ def proportion(value: float, whole: float) -> float:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    "money": money, "number": number, "percent": percent, "interval": interval, "duration": duration,
-    "ms": milliseconds, "when": when, "pretty": pretty, "brief": brief, "short": short, "reason": reason,
-    "proportion": proportion,
+    "money": money, "amount": amount, "number": number, "percent": percent, "interval": interval,
+    "duration": duration, "ms": milliseconds, "when": when, "pretty": pretty, "brief": brief, "short": short,
+    "reason": reason, "proportion": proportion,
 }  # fmt: skip
 GLOBALS: dict[str, Any] = {
     "STATES": STATES, "BASELINES": BASELINES, "METHODS": METHODS, "plural": plural, "wilson": wilson,

@@ -65,7 +65,9 @@
         document.addEventListener("paste", (event) => give(event.clipboardData.files));
       const said = area.querySelector("[data-chosen]");
       input.addEventListener("change", () => {
-        if (said) said.textContent = [...input.files].map((file) => `${file.name} (${(file.size / 1e6).toFixed(1)} MB)`).join(", ");
+        const sum = [...input.files].reduce((bytes, file) => bytes + file.size, 0);
+        const size = sum < 1e6 ? `${Math.ceil(sum / 1e3)} kB` : `${(sum / 1e6).toFixed(1)} MB`;
+        if (said) said.textContent = `${input.files.length === 1 ? input.files[0].name : `${input.files.length} files`} (${size})`;
         labels(input);
         if (area.dataset.send !== undefined && input.files.length) input.form.requestSubmit();
       });

@@ -36,6 +36,7 @@
     place.append(legend);
   }
 
+  const bandOf = ({ accuracy, validation_images: n }) => accuracy.map((p) => (p === null || !n ? [null, null] : wilson(p, n)));
   const per = (values) => values.map((v) => (v === null ? null : 100 * v));
 
   // What was fetched is kept: another width, axis or colour scheme draws at once.
@@ -52,8 +53,7 @@
   async function single(root, again) {
     const data = await curve(root.dataset.curve, again), x = root.dataset.x;
     if (!data) return;
-    const acc = data.accuracy, n = data.validation_images;
-    const band = n ? acc.map((p) => (p === null ? [null, null] : wilson(p, n))) : acc.map(() => [null, null]);
+    const acc = data.accuracy, band = bandOf(data);
     const faint = { stroke: css("--a") + "55", width: 1, points: { show: false }, spanGaps: true };
     const rivals = data.baselines.map((b, i) => ({
       label: b.name, stroke: css(COLOURS[i + 1]), width: 1.5, dash: DASHES[i + 1], points: { show: false } }));
@@ -72,10 +72,15 @@
     const jobs = JSON.parse(root.dataset.compare), x = root.dataset.x;
     const found = await Promise.all(jobs.map((job) => curve(`/jobs/${job.id}/curve`, again)));
     if (found.includes(null)) return;
-    const drawn = jobs.map((job, i) => ({ table: [found[i][x], per(found[i].accuracy)], series: {
-      label: job.name, stroke: css(COLOURS[i]), dash: DASHES[i], width: 2, spanGaps: true } })).filter((one) => one.table[0].length);
+    const drawn = jobs.map((job, i) => {
+      const band = bandOf(found[i]), edge = { stroke: css(COLOURS[i]) + "55", width: 1, points: { show: false }, spanGaps: true };
+      const line = { label: job.name, stroke: css(COLOURS[i]), dash: DASHES[i], width: 2, spanGaps: true };
+      return { table: [found[i][x], per(band.map((b) => b[0])), per(band.map((b) => b[1])), per(found[i].accuracy)],
+        series: [edge, edge, line], fill: css(COLOURS[i]) + "1c" };
+    }).filter((one) => one.table[0].length);
     if (drawn.length)
-      draw(root.querySelector("[data-chart=accuracy]"), drawn.map((one) => one.series), [x, found[0].currency], uPlot.join(drawn.map((one) => one.table)), "%");
+      draw(root.querySelector("[data-chart=accuracy]"), drawn.flatMap((one) => one.series), [x, found[0].currency],
+        uPlot.join(drawn.map((one) => one.table)), "%", drawn.map((one, i) => ({ series: [3 * i + 2, 3 * i + 1], fill: one.fill })));
   }
 
   document.addEventListener("DOMContentLoaded", () => {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import re
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import numpy as np
@@ -134,6 +137,33 @@ async def test_endpoint_forms(full: SimpleNamespace) -> None:
         await client.post("/endpoints/digits/change", data={"enabled": "false", "budget": "2"})
         assert not endpoints.get("digits").enabled
         assert "$2.00" in (await client.get("/endpoints/digits")).text
+
+
+async def test_what_was_just_spent_is_told_where_the_sum_stands(full: SimpleNamespace) -> None:
+    """A script replaces the answer alone: the sums on the page come with it."""
+    png = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(png, "PNG")
+
+    async def probe(*_: object, probes: bool, repeats: int, **__: object) -> dict[str, Any]:
+        place.house.ledger.reserve(full.connection, full.connection, images=1, **asked)
+        more = {"seems_to_resize": None, "seems_to_recompress": False, "probes": {"weak": True}}
+        return {"labels": ["a"], "latency_ms": 9.0, "model_version": None, "score_kind": "percent",
+                "decimals": 2, "repeats": {"queries": repeats, "spread": 0.25}, "cost_micros": 7200,
+                "queries": 6} | (more if probes else {})  # fmt: skip
+
+    place: Place = full.place
+    asked = {"fence": 0, "price_micros": 1200, "purpose": "connection_test"}
+    place.app.state.services = dataclasses.replace(place.app.state.services, probe=probe)
+    async with place.client(**{"hx-request": "true"}) as client:
+        told = await client.post("/endpoints/digits/predict", files={"file": ("a.png", png.getvalue())})
+        assert re.search(r'id="e-spent" hx-swap-oob="true">\$0\.00', told.text)
+        assert 'id="e-queries" hx-swap-oob="true">0<' in told.text
+        form = {"probes": "true", "repeats": "2"}
+        told = await client.post(f"/connections/{full.connection}/test", data=form)
+        assert "6 queries for $0.0072" in told.text
+        assert "a score moved by 0.25 at most" in told.text
+        assert "cannot be told" in told.text
+        assert re.search(r'id="spent" hx-swap-oob="true">\$0\.00', told.text)
 
 
 async def test_an_endpoints_canary_says_what_its_last_run_found(full: SimpleNamespace) -> None:
