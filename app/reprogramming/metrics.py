@@ -45,12 +45,13 @@ def ends(correct: int, n: int) -> list[float]:
 
 
 def with_interval(figures: Mapping[str, Any], images: int | None) -> dict[str, Any]:
-    """`figures` with `val_ci95` beside their `val_accuracy`, which is a share of so many validation images;
-    as they are where one of the two is not known."""
-    share = figures.get("val_accuracy")
-    if share is None or not images:
-        return dict(figures)
-    return {**figures, "val_ci95": ends(round(share * images), images)}
+    """`figures` with `val_ci95` beside their `val_accuracy`, which is a share of so many validation images,
+    and the same for the step's own candidate; as they are where one of the two is not known."""
+    known = {name: figures.get(f"{name}_accuracy") for name in ("val", "candidate_val")}
+    sure = {
+        f"{k}_ci95": ends(round(v * images), images) for k, v in known.items() if images and v is not None
+    }
+    return {**figures, **sure}
 
 
 def bootstrap_interval(
@@ -188,7 +189,7 @@ def verdict(
     low, high = paired_difference_interval(asked, linear_head)
     gain, above_pixels = float(asked.mean() - linear_head.mean()), float(program.mean() - raw_pixels.mean())
     gains, beats = gain > 0 and head_p < 0.05, above_pixels > 0 and pixels_p < 0.05
-    said = [_over_head(gains, gain, low, high, queries_per_prediction)]
+    said = [_over_head(gains, gain, low, high, queries_per_prediction, head_p)]
     if plain:
         said.insert(0, _NOTHING_ADDED[scores_alone is not None])
     if scores_alone is not None:
@@ -211,13 +212,14 @@ _NOTHING_ADDED = (
 )
 
 
-def _over_head(gains: bool, gain: float, low: float, high: float, queries: int) -> str:
-    """Shares of the images, and queries per prediction."""
+def _over_head(gains: bool, gain: float, low: float, high: float, queries: int, p: float) -> str:
+    """Shares of the images, queries per prediction, and the p-value that decides."""
     head, interval = "a linear head on the API's scores", f"95 % interval {_points(low)} to {_points(high)}"
     cost = f"costs {queries} {'query' if queries == 1 else 'queries'} a prediction"
     if gains:
         return f"Adds {_points(gain)} points over {head}, {interval}; {cost}."
-    return f"Does not beat {head} (difference {_points(gain)} points, {interval}); {cost}."
+    unsure = f", but p = {p:.3f} by the exact test that decides" if low > 0 else ""
+    return f"Does not beat {head} (difference {_points(gain)} points, {interval}{unsure}); {cost}."
 
 
 def _over_pixels(beats: bool, gain: float, pixels: float, ground: str) -> str:

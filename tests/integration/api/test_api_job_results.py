@@ -33,6 +33,9 @@ async def test_the_curve_against_queries_cost_and_time(house: House) -> None:
     by_queries = await house.ok("GET", path)
     assert [point["x"] for point in by_queries["data"]] == [8, 16, 24]
     assert by_queries["data"][0]["val_accuracy"] == pytest.approx(0.6)
+    assert by_queries["data"][0]["val_ci95"] == pytest.approx([0.446, 0.737], abs=2e-3)  # Wilson, 24 of 40
+    stored = await house.ok("GET", path.replace("metrics", "checkpoints"))
+    assert stored["data"][0]["metrics"]["val_ci95"] == pytest.approx([0.652, 0.895], abs=2e-3)
     by_cost = await house.ok("GET", f"{path}?x=cost")
     assert [point["x"] for point in by_cost["data"]] == pytest.approx([0.0096, 0.0192, 0.0288])
     by_time = await house.ok("GET", f"{path}?x=time")

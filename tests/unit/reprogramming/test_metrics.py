@@ -88,10 +88,20 @@ def test_f1_intervals_hold_what_they_say(images: int, right: float) -> None:
     assert metrics.f1_ends(0, 0) is None
 
 
+def test_an_interval_and_a_test_that_disagree_are_both_told() -> None:
+    program = np.repeat([True, True, False, False], [50, 20, 9, 21])
+    head = np.repeat([True, False, True, False], [50, 20, 9, 21])
+    said = metrics.verdict(program, head, head, queries_per_prediction=2)
+    assert not said["program_helps"]
+    assert "95 % interval 0.5 to 21.1, but p = 0.061 by the exact test that decides" in said["sentence"]
+
+
 def test_an_interval_stands_beside_a_validation_accuracy_where_its_images_are_known() -> None:
     assert metrics.with_interval({"val_accuracy": 15 / 148}, 148)["val_ci95"] == pytest.approx(
         [0.0624, 0.1605], abs=5e-5
     )
+    both = metrics.with_interval({"val_accuracy": 0.5, "candidate_val_accuracy": 0.25}, 20)
+    assert both["candidate_val_ci95"] == metrics.ends(5, 20)
     assert metrics.with_interval({"val_accuracy": 0.5}, None) == {"val_accuracy": 0.5}
     assert metrics.with_interval({"loss": 0.5}, 20) == {"loss": 0.5}
 
