@@ -193,8 +193,8 @@ def verdict(
     if plain:
         said.insert(0, _NOTHING_ADDED[scores_alone is not None])
     if scores_alone is not None:
-        said.append(f"With your pixels beside the scores it is right {program.mean():.1%}.")
-    said.append(_over_pixels(beats, above_pixels, float(raw_pixels.mean()), ground))
+        said.append(f"With your pixels beside the scores it is right {_share(program)}.")
+    said.append(_over_pixels(beats, program, raw_pixels, ground))
     return {
         "program_helps": gains and not plain,
         "p_value": head_p,
@@ -222,10 +222,19 @@ def _over_head(gains: bool, gain: float, low: float, high: float, queries: int, 
     return f"Does not beat {head} (difference {_points(gain)} points, {interval}{unsure}); {cost}."
 
 
-def _over_pixels(beats: bool, gain: float, pixels: float, ground: str) -> str:
+def _over_pixels(beats: bool, program: Flags, pixels: Flags, ground: str) -> str:
     if beats:
-        return f"Beats a model on your {ground}, which needs no API, by {_points(gain)} points."
-    return f"Does not beat a model on your {ground} ({pixels:.1%} right without a query): do not buy this."
+        gain = float(program.mean() - pixels.mean())
+        low, high = (_points(end) for end in paired_difference_interval(program, pixels))
+        over = f"{_points(gain)} points ({low} to {high})"
+        return f"Beats a model on your {ground}, which needs no API, by {over}."
+    return f"Does not beat a model on your {ground}, right {_share(pixels)} without a query: do not buy this."
+
+
+def _share(right: Flags) -> str:
+    """How many are right, with the 95 % interval."""
+    low, high = wilson(int(right.sum()), len(right))
+    return f"{right.mean():.1%} ({low:.1%} to {high:.1%})"
 
 
 def _points(share: float) -> str:

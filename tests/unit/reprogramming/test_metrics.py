@@ -170,10 +170,7 @@ def test_the_verdict_speaks_plainly() -> None:
     assert not useless["program_helps"]
     assert useless["p_value"] == 1
     assert "costs 1 query a prediction" in useless["sentence"]
-    assert (
-        "Does not beat a model on your pixels (100.0% right without a query): do not buy this."
-        in useless["sentence"]
-    )
+    assert "your pixels, right 100.0% (96.3% to 100.0%) without a query: do not buy" in useless["sentence"]
     pixels_better = metrics.verdict(program, head, np.ones(100, bool), queries_per_prediction=4)
     assert pixels_better["program_helps"]
     assert not pixels_better["beats_pixels"]
@@ -186,7 +183,7 @@ def test_a_fused_program_is_not_praised_for_its_pixels() -> None:
     said = metrics.verdict(fused, head, fused, queries_per_prediction=1, scores_alone=head)
     assert not said["program_helps"]
     assert not said["beats_pixels"]
-    assert "With your pixels beside the scores it is right 97.0%." in said["sentence"]
+    assert "With your pixels beside the scores it is right 97.0% (91.5% to 99.0%)." in said["sentence"]
     assert said["sentence"].endswith("do not buy this.")
 
 
