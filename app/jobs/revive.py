@@ -15,7 +15,8 @@ from contextlib import suppress
 
 from app.contracts import JobRunner
 from app.errors import Conflict, NotFound, ReprogError
-from app.storage.jobs import DownJob, Jobs
+from app.storage.down import DownJob
+from app.storage.jobs import Jobs
 
 log = logging.getLogger(__name__)
 

@@ -11,44 +11,23 @@ anything before the end -> cancelling -> cancelled. Every write raises `revision
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine, func, select
 
 from app.errors import ReprogError, StaleFence
-from app.storage import checkpoints, events, ids, tables
+from app.storage import checkpoints, down, events, ids, tables
 from app.storage import job_rows as rows
 from app.storage.booking import open_scopes
 from app.storage.checkpoints import CheckpointRecord, Point
 from app.storage.database import now, read, write
+from app.storage.down import DownJob
 from app.storage.events import Event
 from app.storage.job_rows import HELD, OVER, JobRecord
 
 __all__ = ["HELD", "OVER", "JobRecord", "Jobs"]
 
 _jobs = tables.jobs
-
-
-@dataclass(frozen=True)
-class DownJob:
-    """A job that waits for its provider. `paused_at` is UTC epoch seconds."""
-
-    id: str
-    connection_id: str
-    paused_at: float
-    revived: int
-
-
-def _down(ident: str, connection_id: str, history: Sequence[tuple[str, dict[str, Any], float]]) -> DownJob:
-    """`history` is newest first."""
-    paused = next((at for kind, _, at in history if kind == "job.paused"), 0.0)
-    revived = 0
-    for kind, data, _ in history:
-        if kind == "job.step" or (kind == "job.resumed" and data.get("by") != "health"):
-            break
-        revived += kind == "job.resumed"
-    return DownJob(ident, connection_id, paused, revived)
 
 
 class Jobs:
@@ -390,32 +369,12 @@ class Jobs:
             return list(connection.execute(query).scalars())
 
     def down(self, reason: str) -> list[DownJob]:
-        """Jobs paused for `reason`, and how often they were resumed by themselves since their last step."""
-        c, told = _jobs.c, tables.events.c
-        with read(self._engine) as connection:
-            query = select(c.id, c.connection_id).where(
-                c.status == "paused", c.status_reason == reason, c.deleted_at.is_(None)
-            )
-            down: list[DownJob] = []
-            for ident, account in connection.execute(query):
-                kinds = ("job.step", "job.paused", "job.resumed")
-                history = connection.execute(
-                    select(told.type, told.data, told.created_at)
-                    .where(told.job_id == ident, told.type.in_(kinds))
-                    .order_by(told.seq.desc())
-                    .limit(50)
-                )
-                down.append(_down(ident, account, list(history)))
-        return down
+        """Jobs paused for `reason`."""
+        return down.jobs(self._engine, reason)
 
     def stands_after(self, ident: str, reason: str) -> bool:
         """Whether the job has taken no step since it was last paused, and that for `reason`."""
-        c = tables.events.c
-        kinds = c.type.in_(("job.step", "job.paused"))
-        newest = select(c.data).where(c.job_id == ident, kinds).order_by(c.seq.desc()).limit(1)
-        with read(self._engine) as connection:
-            data = connection.execute(newest).scalar()
-        return data is not None and data.get("reason") == reason
+        return down.stands_after(self._engine, ident, reason)
 
     # ---------------------------------------------------------------- checkpoints and the curve
 
