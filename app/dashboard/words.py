@@ -78,6 +78,7 @@ def money(value: Mapping[str, Any] | None, digits: int = 2) -> str:
     if value is None:
         return "no cap"
     number, currency = float(value["amount"]), str(value["currency"])
+    digits = digits if number else 2
     while digits < 6 and number and round(abs(number), digits) < 10 ** (1 - digits):
         digits += 1
     sign = _SIGNS.get(currency)

@@ -126,3 +126,21 @@ def test_a_connections_test_says_what_more_it_was_asked_and_what_that_cost(
     assert asked in (6, 7)  # one, two repeats, three or four probes
     assert f"for ${asked * 0.0012:.4f}" in said
     assert "2 times: every score the same" in said
+
+
+def test_a_page_that_follows_a_job_brings_all_of_it_up_to_date(
+    browser: Any, service: Service, sandbox: str, tmp_path: Path
+) -> None:
+    write_digits_zip(tmp_path / "slow.zip", 200)
+    connection, data = service.connect(sandbox), service.upload(tmp_path / "slow.zip")
+    limits = {"requests_per_second": 2, "concurrency": 1, "max_batch": 32}
+    service.ok("PATCH", f"/v1/connections/{connection['id']}", json={"limits": limits})
+    with visit(browser, service) as page:
+        sign_in(page, service)
+        job = service.create(connection, data, name="Slow", method={"type": "views", "size": 128})
+        page.goto(f"/jobs/{job['id']}")
+        # Loaded with nothing asked; the requests below and what was paid come by themselves.
+        page.get_by_role("cell", name="first pass over the images").first.wait_for()
+        assert page.locator("#live .stat b").nth(1).inner_text() != "0"
+        assert not [said for said in page.locator("#logs time").all_inner_texts() if "UTC" in said]
+    service.ok("POST", f"/v1/jobs/{job['id']}/cancel")

@@ -94,14 +94,17 @@
     const place = root.querySelector("#live[data-stream]");
     if (!place || !window.EventSource) return;
     const source = new EventSource(place.dataset.stream);
-    let waiting = false;
+    let busy = false, again = false; // one request at a time, so that the chart is never ahead of the figures
     const soon = () => {
-      if (waiting) return;
-      waiting = true;
+      again = busy;
+      if (busy) return;
+      busy = true;
       setTimeout(async () => {
-        waiting = false;
-        await htmx.ajax("GET", place.dataset.part, { target: "#live", swap: "innerHTML" });
+        await htmx.ajax("GET", place.dataset.part, { target: "#live", swap: "innerHTML" }).catch(() => {});
+        busy = false;
+        start(document); // the requests and events below came with it
         document.dispatchEvent(new Event("reprog:moved"));
+        if (again) soon();
       }, 700);
     };
     for (const kind of ["job", "job.step", "job.checkpoint", "job.paused", "job.resumed"]) source.addEventListener(kind, soon);
@@ -124,6 +127,5 @@
     for (const element of all("[data-confirm]"))
       element.addEventListener("submit", (event) => { if (!confirm(element.dataset.confirm)) event.preventDefault(); });
   });
-  for (const kind of ["htmx:afterSwap", "htmx:oobAfterSwap"])
-    document.addEventListener(kind, (event) => start(event.target));
+  document.addEventListener("htmx:afterSwap", (event) => start(event.target));
 })();
