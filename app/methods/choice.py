@@ -25,6 +25,7 @@ RECORD = "plain"  # the array that holds the plain program's record
 LEADER = "leader"  # the array that holds the best program's record
 FOLDS = 3
 LEAST_SCORE = 1e-6  # below this a target score says no more
+LEAST_ERROR = 1e-6  # below this a standard error is one of arithmetic
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +51,11 @@ class Judged:
         return float(self.record[1, -self.validation :].mean())
 
     def beats(self, other: NDArray[np.float64]) -> bool:
-        """More often right than another program on all images on both records, of which the validation images
-        are the lesser part; among equals, surer of it."""
-        gain, worse = np.round(self._over(other).mean(axis=1), 9)  # equal means stay equal
-        return bool((gain, -worse) > (0, 0))
+        """Better than another program on all images on both records, of which the validation images are the
+        lesser part: more often right and surer of the truth, each gain in standard errors of the paired
+        difference. The count of right answers alone is too coarse to tell programs apart."""
+        gain, worse = self._over(other)
+        return round(_errors(gain) - _errors(worse), 3) > 0
 
     def clears(self, plain: NDArray[np.float64]) -> bool:
         """Better than the plain program by a standard error of the paired difference on all images on record,
@@ -72,6 +74,11 @@ class Judged:
 
 def _certain(gains: NDArray[np.float64]) -> bool:
     return bool(gains.mean() > gains.std() / np.sqrt(len(gains)))
+
+
+def _errors(gains: NDArray[np.float64]) -> float:
+    """The mean in standard errors; what arithmetic alone differs in is none."""
+    return float(gains.mean() / max(gains.std() / np.sqrt(len(gains)), LEAST_ERROR))
 
 
 def columns(problem: Problem, scores: Scores) -> Scores:

@@ -39,6 +39,20 @@ def test_few_validation_images_do_not_outvote_the_training_images() -> None:
     np.testing.assert_array_equal(kept.arrays[LEADER], record(150, 39))
 
 
+def test_right_answers_and_surety_are_weighed_together() -> None:
+    """Two images fewer right of 400 is nothing; the truth surer on every image is something."""
+    leader, sure = record(200, 60), candidate(198, 60)
+    sure.record[1] -= 0.05
+    assert sure.beats(leader)
+    doubtful = candidate(202, 60)
+    doubtful.record[1] += 0.05
+    assert not doubtful.beats(leader)
+    assert not candidate(200, 60).beats(leader)
+    far = candidate(150, 60)
+    far.record[1, :150] -= 0.05
+    assert not far.beats(leader)
+
+
 def test_only_images_on_both_records_count() -> None:
     """A program that the choice has seen half of the training images of is not helped by them."""
     seen = candidate(200, 40)
