@@ -14,6 +14,7 @@ from app.api import job_results as rest
 from app.api.deps import Wired
 from app.api.job_results import CheckpointId
 from app.dashboard import drawings, readings, web
+from app.dashboard.words import KINDS
 from app.errors import NotFound
 from app.jobs import dataset
 from app.reprogramming import picture
@@ -116,7 +117,15 @@ def strip(job_id: str, request: Request, wired: Wired, checkpoint_id: Checkpoint
         }
         for i in found.spread(_STRIP)
     ]
-    return _part(request, "_strip.html", "Before and after", record, rows=rows, shown=found.checkpoint_id)
+    return _part(
+        request,
+        "_strip.html",
+        "Before and after",
+        record,
+        rows=rows,
+        shown=found.checkpoint_id,
+        kind=KINDS[found.program.score_kind],
+    )
 
 
 @router.get("/jobs/{job_id}/cell", dependencies=_READ)

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Undefined
 from markupsafe import Markup
 
+from app.contracts import ScoreKind
 from app.jobs.report import BASELINES
 from app.reprogramming.metrics import wilson
 
@@ -58,6 +59,16 @@ PARTS = {
     "scores": "Scores of the views alone",
     "scores_and_pixels": "Scores, and pixels beside them",
     "pixels": "Pixels alone",
+}
+#: What a provider's scores are, by their kind.
+KINDS: dict[ScoreKind, str] = {
+    "probability": "shares from 0 to 1 that add up to 1",
+    "independent": "from 0 to 1, each label for itself",
+    "percent": "percent",
+    "logit": "numbers without bounds or unit; higher is more",
+    "severity": "grades of severity; higher is more",
+    "likelihood": "grades of likelihood; higher is more",
+    "label": "1 for the label that was named, no scores",
 }
 METHODS = {
     "auto": ("Automatic", "The best known recipe for your budget. Start here."),

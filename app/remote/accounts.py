@@ -8,7 +8,7 @@ import typer
 
 from app.remote.client import Body, Change, Json, Repeat, call, money, patch, read_body, resource, show
 
-_CONNECTION = ("id", "name", "provider", "base_url", "price.per_1000", "spent")
+_CONNECTION = ("id", "name", "provider", "base_url", "price", "spent")
 _KEY = ("id", "name", "scopes", "last4", "limits.budget", "last_used_at", "revoked_at")
 
 connections = resource("connections", _CONNECTION)
@@ -79,7 +79,7 @@ def connection_labels(ident: str, as_json: Json = False) -> None:
 @connections.command("providers")
 def providers(as_json: Json = False) -> None:
     """Providers, what their models are named by, and their usual price."""
-    columns = ("name", "defaults.price.per_1000", "defaults.price.currency", "defaults.terms")
+    columns = ("name", "defaults.price", "defaults.terms")
     show(call("GET", "/v1/providers").json(), as_json, columns)
 
 

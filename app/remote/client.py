@@ -118,6 +118,8 @@ def _member(row: dict[str, Any], path: str) -> str:
         value = cast("dict[str, object]", value).get(part) if isinstance(value, dict) else None
     if isinstance(value, dict) and set(cast("dict[str, object]", value)) == {"amount", "currency"}:
         return "{amount} {currency}".format(**cast("dict[str, str]", value))
+    if isinstance(value, dict) and set(cast("dict[str, object]", value)) == {"per_1000", "currency"}:
+        return "{per_1000} {currency} per 1,000".format(**cast("dict[str, str]", value))
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
