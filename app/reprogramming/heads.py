@@ -22,7 +22,6 @@ Solution: TypeAlias = tuple[Floats, Floats]  # weights (r, T) on principal axes,
 
 #: Of the squared weights, for features of unit variance and a mean loss.
 PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.001)
-WORSE = 2  # penalties in a row that end the search for a weaker one
 FOLDS = 3
 STEPS = 60  # of L-BFGS, at most; a fit inside cross-validation is stopped sooner
 FOLD_STEPS = 15
@@ -133,7 +132,7 @@ def _choose(
     images would ask for a stronger penalty than accuracy does, to be less sure. Each fold walks the penalties
     from strong to weak, starting where the last one ended."""
     solutions: list[Solution | None] = [None] * FOLDS
-    found, worse = None, 0
+    found = None
     for penalty in sorted(penalties, reverse=True):
         logs = np.empty(solver.targets.shape)
         for fold in range(FOLDS):
@@ -142,10 +141,9 @@ def _choose(
             logs[~inside] = np.log(np.maximum(solver.predict(solution)[~inside], LEAST))
             solutions[fold] = solution
         sharpness, loss = _sharpen(logs, labels, TEMPERATURES)
-        if found is None or loss < found[0]:
-            found, worse = (loss, penalty, solutions[-1], logs, sharpness), 0
-        elif (worse := worse + 1) == WORSE:
-            break
+        if found is not None and loss >= found[0]:
+            break  # still weaker ones are worse, and dearer to fit
+        found = loss, penalty, solutions[-1], logs, sharpness
     assert found is not None
     _, best, near, logs, sharpness = found
     assert near is not None
