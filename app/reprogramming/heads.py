@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 Solution: TypeAlias = tuple[Floats, Floats]  # weights (r, T) on principal axes, bias (T,)
 
 #: Of the squared weights, for features of unit variance and a mean loss.
-PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.001)
+PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.001)
 FOLDS = 3
 STEPS = 60  # of L-BFGS, at most; a fit inside cross-validation is stopped sooner
 FOLD_STEPS = 15
