@@ -137,7 +137,9 @@ def flow(flows: Sequence[tuple[str, str, float]], targets: Sequence[str]) -> Mar
     sources = list(dict.fromkeys(source for source, _, _ in flows))
     used = [name for name in targets if any(target == name for _, target, _ in flows)]
     sources.sort(key=lambda name: min(used.index(t) for s, t, _ in flows if s == name))
-    line, width, left, right = 26, 500, 160, 350
+    line, (left, beyond) = 26, (24 + 7 * min(max(map(len, names)), 19) for names in (sources, used))
+    width = max(400, left + 150 + beyond)
+    right = width - beyond
     rows = max(len(sources), len(used), 1)
     most = max((weight for _, _, weight in flows), default=1.0) or 1.0
 

@@ -16,6 +16,7 @@ STAGES = {
     "test": "test",
     "recall": "reading stored answers back",
     "verdict": "judging the test",
+    "select": "choosing among programs",
     "validate": "validation",
     "refined, validate": "validation of the refined programs",
     "fit": "fitting the head",
