@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,15 @@ LIMITS = Limits(requests_per_second=200, concurrency=4, max_batch=4)
 ROOM = 100_000  # queries: never the limit
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["fault_worker"])
-with pytest.MonkeyPatch.context() as patched:  # the fork server of Python 3.11 looks for modules nowhere else
-    patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    forkserver.ensure_running()
+
+
+def fork(target: Callable[..., None], *args: object) -> multiprocessing.process.BaseProcess:
+    """A process that starts with the program loaded."""
+    process = FORKS.Process(target=target, args=args, daemon=True)
+    with pytest.MonkeyPatch.context() as patched:  # the server of Python 3.11 looks for modules nowhere else
+        patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        process.start()
+    return process
 
 
 def views(number: int = 2) -> dict[str, Any]:
@@ -135,10 +140,7 @@ class Crew:
     def start(self, slot: int, **environment: str) -> None:
         """A worker in this slot: always the same executor id."""
         more = {"REPROG_EXECUTOR_ID": f"{self.folder.name}-{slot}", **environment}
-        worker = FORKS.Process(
-            target=fault_worker.main, args=(self.environment | more, str(self.log)), daemon=True
-        )
-        worker.start()
+        worker = fork(fault_worker.main, self.environment | more, str(self.log))
         self.workers[slot] = worker
 
     def kill(self, slot: int) -> None:

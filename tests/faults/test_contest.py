@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_crew import PRICE, crew, race, until
+from fault_crew import FORKS, PRICE, crew, fork, race, until
 from fault_source import Source
 
 from app.contracts import Limits
@@ -21,7 +20,6 @@ from app.errors import BudgetExhausted, Conflict
 from app.storage.budget import Ledger
 from app.storage.database import migrate, open_engine
 
-SPAWN = multiprocessing.get_context("spawn")
 PROCESSES, THREADS = 8, 16
 RATE = 100.0
 
@@ -68,13 +66,8 @@ def test_eight_processes_at_one_cap(
     scopes = ("job_1", "job_2", "job_3")
     for scope in scopes:
         ledger.open(scope, None, cap)
-    done: Queue[tuple[int, int, int]] = SPAWN.Queue()
-    workers = [
-        SPAWN.Process(target=_spend, args=(database_url, [seed, n], scopes[n % 3], each, done), daemon=True)
-        for n in range(PROCESSES)
-    ]
-    for worker in workers:
-        worker.start()
+    done: Queue[tuple[int, int, int]] = FORKS.Queue()
+    workers = [fork(_spend, database_url, [seed, n], scopes[n % 3], each, done) for n in range(PROCESSES)]
     while any(worker.is_alive() for worker in workers) and done.empty():
         account = ledger.cost("conn_1")
         assert account.spent + account.reserved <= cap * PRICE  # I1
