@@ -194,6 +194,7 @@ class _Heat:
         return {
             "train_loss": float(self.alone.loss[leader]),
             "loo_accuracy": float(self.alone.accuracy[leader]),
+            "loo_images": len(self.rows),
         }
 
     def best(self, views: int, count: int) -> list[int]:

@@ -46,11 +46,11 @@ def ends(correct: int, n: int) -> list[float]:
 
 def with_interval(figures: Mapping[str, Any], images: int | None) -> dict[str, Any]:
     """`figures` with `val_ci95` beside their `val_accuracy`, which is a share of so many validation images,
-    and the same for the step's own candidate; as they are where one of the two is not known."""
-    known = {name: figures.get(f"{name}_accuracy") for name in ("val", "candidate_val")}
-    sure = {
-        f"{k}_ci95": ends(round(v * images), images) for k, v in known.items() if images and v is not None
-    }
+    and the same for a step's own candidate, and for the leader of a race on its `loo_images`; as they are
+    where one of the two is not known."""
+    seen = {"val": images, "candidate_val": images, "loo": figures.get("loo_images")}
+    known = {name: (figures.get(f"{name}_accuracy"), n) for name, n in seen.items()}
+    sure = {f"{k}_ci95": ends(round(v * n), n) for k, (v, n) in known.items() if n and v is not None}
     return {**figures, **sure}
 
 

@@ -102,6 +102,8 @@ def test_an_interval_stands_beside_a_validation_accuracy_where_its_images_are_kn
     )
     both = metrics.with_interval({"val_accuracy": 0.5, "candidate_val_accuracy": 0.25}, 20)
     assert both["candidate_val_ci95"] == metrics.ends(5, 20)
+    race = metrics.with_interval({"loo_accuracy": 0.5, "loo_images": 60}, None)
+    assert race["loo_ci95"] == pytest.approx(metrics.wilson(30, 60), abs=1e-6)
     assert metrics.with_interval({"val_accuracy": 0.5}, None) == {"val_accuracy": 0.5}
     assert metrics.with_interval({"loss": 0.5}, 20) == {"loss": 0.5}
 
