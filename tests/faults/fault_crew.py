@@ -58,6 +58,11 @@ def race() -> dict[str, Any]:
     return {"method": {"type": "race", "candidates": 8, "images": 20, "size": 12}}
 
 
+def descent() -> dict[str, Any]:
+    """A job that asks for as long as it may: what bounds it is the rate, and not this machine's processors."""
+    return {"method": {"type": "bar", "program": {"size": 12}}}
+
+
 @dataclass
 class Crew:
     """Everything one run of the suite has. `deaths` are the times at which a worker was killed."""

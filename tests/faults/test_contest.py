@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_crew import FORKS, PRICE, crew, fork, race, until
+from fault_crew import FORKS, PRICE, crew, descent, fork, until
 from fault_source import Source
 
 from app.contracts import Limits
@@ -110,7 +110,7 @@ def test_the_rate_is_kept_and_used(
     chance = random.Random(seed)
     refused = _refuse_now_and_then(source, chance, every)
     with crew(database_url, tmp_path / "faults", source, workers, limits=Limits(RATE, 16, 1)) as team:
-        jobs = [team.job(n, dataset=team.upload(300, n), **race()) for n in range(2 * workers)]
+        jobs = [team.job(n, dataset=team.upload(300, n), **descent()) for n in range(2 * workers)]
         until(lambda: source.requests >= 2 * RATE)  # all of them are up
         first, kills, end = time.monotonic(), 0, time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
@@ -119,7 +119,7 @@ def test_the_rate_is_kept_and_used(
             team.kill(slot)
             team.start(slot)
             kills += 1
-            jobs += [team.job(len(jobs), dataset=team.upload(300, len(jobs)), **race())]
+            jobs += [team.job(len(jobs), dataset=team.upload(300, len(jobs)), **descent())]
         last = time.monotonic()
         for job in jobs:
             with suppress(Conflict):
