@@ -59,7 +59,7 @@ def race() -> dict[str, Any]:
 
 
 def descent() -> dict[str, Any]:
-    """A job that asks for as long as it may: what bounds it is the rate, and not this machine's processors."""
+    """A job that asks for as long as it may: what bounds it is the rate, and not the processors."""
     return {"method": {"type": "bar", "program": {"size": 12}}}
 
 
