@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Response
 
@@ -14,6 +14,7 @@ from app.api.lists import After, Limit, page
 from app.api.problems import declared, storable
 from app.api.schemas.base import Page
 from app.api.schemas.keys import (
+    DeliveryStatus,
     DeliveryView,
     NewWebhook,
     WebhookBody,
@@ -100,7 +101,7 @@ def list_deliveries(
     wired: Wired,
     limit: Limit = 20,
     after: After = None,
-    status: Annotated[Literal["pending", "delivered", "failed"] | None, Query()] = None,
+    status: Annotated[DeliveryStatus | None, Query()] = None,
 ) -> dict[str, Any]:
     """Newest first, for a month."""
     found = wired.webhooks.deliveries(webhook_id, after, limit + 1, status)

@@ -227,7 +227,7 @@ async def change(connection_id: str, request: Request, wired: Wired) -> Response
         given["limits"] = before["limits"] | limits
     if "budget" in form:
         budget = web.text(form, "budget")
-        given["budget"] = {"amount": budget, "currency": currency} if budget else None
+        given["budget"] = web.money(budget, currency)
     try:
         await rest.change_connection(connection_id, web.body(ConnectionPatch, given), request, wired)
     except ReprogError as error:

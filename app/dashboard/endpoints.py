@@ -64,8 +64,7 @@ def publish(
 
 def _limits(currency: str, budget: str, max_queries: str) -> dict[str, Any]:
     """Both caps; an empty field is none."""
-    money = {"amount": budget.strip(), "currency": currency} if budget.strip() else None
-    return {"budget": money, "max_queries": max_queries.strip() or None}
+    return {"budget": web.money(budget, currency), "max_queries": max_queries.strip() or None}
 
 
 @router.get("/endpoints/{name}", dependencies=[web.visitor("read")])
@@ -197,7 +196,7 @@ def change(
     if canary_queries.strip():
         canary = {"queries": canary_queries, "tolerance": _scaled(canary_tolerance, 0.01)}
         canary |= {"every_seconds": _scaled(canary_minutes, 60)}
-        canary |= {"budget": _limits(currency, canary_budget, "")["budget"]}
+        canary |= {"budget": web.money(canary_budget, currency)}
         told = {k: v for k, v in canary.items() if v is not None}
         given["canary"] = None if canary_queries.strip() == "0" else told
     if budget is not None:

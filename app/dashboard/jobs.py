@@ -98,7 +98,7 @@ def limits(
     currency = wired.connections.currencies()[job.connection_id]
     given: dict[str, Any] = {}
     if budget is not None:
-        money = {"amount": budget.strip(), "currency": currency} if budget.strip() else None
+        money = web.money(budget, currency)
         given["budget"] = money and web.body(Money, money)
     if max_queries.strip():
         given["max_queries"] = max_queries.strip()

@@ -157,6 +157,11 @@ def document(text: str, param: str, example: str) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
+def money(typed: str, currency: str) -> dict[str, str] | None:
+    """An amount that was typed, as REST takes it; None for nothing."""
+    return {"amount": typed.strip(), "currency": currency} if typed.strip() else None
+
+
 def utc(typed: str) -> str:
     """A form's date and time, which has no zone: it is UTC."""
     return typed if typed.endswith("Z") else f"{typed}Z"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import Form, Request
 from starlette.responses import Response
 
 from app.api import webhooks as rest
 from app.api.deps import Services, Wired
-from app.api.schemas.keys import WebhookBody, WebhookPatch, WebhookRotation
+from app.api.schemas.keys import DeliveryStatus, WebhookBody, WebhookPatch, WebhookRotation
 from app.dashboard import web
 from app.errors import ReprogError
 
@@ -63,7 +63,7 @@ def webhook_page(
     request: Request,
     wired: Wired,
     after: str | None = None,
-    status: Literal["pending", "delivered", "failed"] | None = None,
+    status: DeliveryStatus | None = None,
 ) -> Response:
     """One, with its deliveries."""
     return _one(request, wired, rest.get_webhook(webhook_id, wired), after, status)
@@ -71,7 +71,7 @@ def webhook_page(
 
 def _one(
     request: Request, wired: Services, found: dict[str, Any], after: str | None = None,
-    status: Literal["pending", "delivered", "failed"] | None = None,
+    status: DeliveryStatus | None = None,
 ) -> Response:  # fmt: skip
     sent = rest.list_deliveries(found["id"], wired, _DELIVERIES, after or None, status)
     return web.render(request, "webhook.html", webhook=found, sent=sent, status=status)

@@ -110,13 +110,16 @@ class NewWebhook(WebhookView):
     secret: str = Field(description="`whsec_...`, shown this once.")
 
 
+DeliveryStatus = Literal["pending", "delivered", "failed"]
+
+
 class DeliveryView(BaseModel):
     id: str = Field(description="The message's own, in the `webhook-id` header.")
     object: Literal["webhook.delivery"] = "webhook.delivery"
     webhook_id: str
     type: str
     data: dict[str, Any]
-    status: Literal["pending", "delivered", "failed"]
+    status: DeliveryStatus
     attempts: int
     http_status: int | None
     error: str | None
