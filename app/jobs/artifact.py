@@ -95,7 +95,7 @@ def mapping_rows(program: Program) -> list[dict[str, Any]]:
     for column in range(len(program.views) * len(labels)):
         view, k = divmod(column, len(labels))
         weights = None
-        if mapping.kind != "kernel":
+        if mapping.support is None:
             weights = dict(zip(program.target_labels, mapping.weights[column].tolist(), strict=True))
         rows.append(
             {

@@ -12,15 +12,17 @@ from typing import TypeAlias
 
 import numpy as np
 
-from app.reprogramming.transform import View
+from app.reprogramming.transform import MAX_SCALE, View
 
 Path: TypeAlias = Sequence[int]
 
 PLAIN: Path = (0,)
+ZOOMED = 1_000_000  # numbers from here on draw a part of the image, as large as the source image
 GAINS = (-1.0, -0.6, 0.6, 1.0)
 CELLS = (2, 4, 8)  # cells a side of the colour overlay
 AMPLITUDES = (0.0, 0.3, 0.6, 1.0)
 LEAST_SCALE = 0.25
+LEAST_PART = 0.35  # side of a part / side of the image
 BRIGHTNESS = 30.0  # grey levels either way
 
 # How far a neighbour lies: standard deviations.
@@ -35,8 +37,16 @@ def candidates(size: int, seed: int, paths: Iterable[Path]) -> tuple[View, ...]:
     return tuple(_candidate(size, seed, path) for path in paths)
 
 
+def draws(count: int, zoomed: bool) -> list[list[int]]:
+    """Names of candidates at random, the plain view first; with `zoomed` every other one shows a part."""
+    return [[i + ZOOMED if zoomed and i and i % 2 == 0 else i] for i in range(count)]
+
+
 def _candidate(size: int, seed: int, path: Path) -> View:
     view = View(size=size) if path[0] == 0 else _drawn(size, np.random.default_rng([seed, path[0], 0x5EED]))
+    if path[0] >= ZOOMED:
+        part = np.random.default_rng([seed, path[0], 0xF00D]).uniform(LEAST_PART, 1)
+        view = replace(view, scale=1 / float(part))
     for end in range(2, len(path) + 1):
         view = _neighbour(view, np.random.default_rng([seed, *path[:end], 0xBEAD]))
     return view
@@ -70,7 +80,7 @@ def _neighbour(view: View, rng: np.random.Generator) -> View:
         overlay, amplitude = rng.standard_normal((cells, cells, 3)), float(rng.choice(FIRST_AMPLITUDES))
     return replace(
         view,
-        scale=float(np.clip(scale, min(LEAST_SCALE, view.scale), 1)),
+        scale=float(np.clip(scale, min(LEAST_SCALE, view.scale), largest(view))),
         x=float(np.clip(x, 0, 1)),
         y=float(np.clip(y, 0, 1)),
         padding=_colour(np.array(view.padding) + NEAR_GREY * rng.standard_normal(3)),
@@ -79,6 +89,11 @@ def _neighbour(view: View, rng: np.random.Generator) -> View:
         overlay=overlay + NEAR_OVERLAY * rng.standard_normal(overlay.shape),
         amplitude=amplitude,
     )
+
+
+def largest(view: View) -> float:
+    """How far a view's scale may move up: one that shows the whole image keeps doing so."""
+    return 1.0 if view.scale <= 1 else MAX_SCALE
 
 
 def _colour(levels: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[float, float, float]:

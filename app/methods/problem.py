@@ -46,6 +46,12 @@ class Problem:
         return len(self.labels["train"]) + len(self.labels["val"])
 
     @property
+    def detailed(self) -> bool:
+        """Whether target images have more pixels than a source image shows: a part of one, enlarged, shows
+        what the whole does not."""
+        return min(self.images["train"].shape[1:3]) > self.size
+
+    @property
     def free(self) -> int:
         """Queries left once the probe pass is paid."""
         return max(0, self.queries - self.count)

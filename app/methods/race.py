@@ -19,7 +19,7 @@ from pydantic import Field
 
 from app.contracts import Ask, Labels, MethodState, Scores
 from app.methods import choice, finals
-from app.methods.candidates import candidates
+from app.methods.candidates import candidates, draws
 from app.methods.options import SizedOptions
 from app.methods.problem import Problem, Shape, Stage
 from app.reprogramming.program import Program
@@ -121,9 +121,12 @@ class Race:
         rounds = self.rounds(problem.shape)
         if rounds.second:
             return choice.opening(
-                problem, FIRST, {"running": _draws(rounds.drawn), "paid": 0}, fused=self.fused
+                problem,
+                FIRST,
+                {"running": draws(rounds.drawn, problem.detailed), "paid": 0},
+                fused=self.fused,
             )
-        return choice.opening(problem, *finals.begin(_draws(rounds.views)), fused=self.fused)
+        return choice.opening(problem, *finals.begin(draws(rounds.views, False)), fused=self.fused)
 
     def ask(self, problem: Problem, state: MethodState) -> Ask | None:
         if state.phase not in (FIRST, NEAR, SECOND):
@@ -231,11 +234,6 @@ class _Errors(NamedTuple):
 
     loss: NDArray[np.float64]
     accuracy: NDArray[np.float64]
-
-
-def _draws(count: int) -> list[list[int]]:
-    """Candidates at random, the plain view first."""
-    return [[number] for number in range(count)]
 
 
 def spread(labels: Labels, seed: int) -> NDArray[np.intp]:

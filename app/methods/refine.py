@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from app.contracts import Ask, MethodState, OptState, Scores, Vector
 from app.methods import choice
+from app.methods.candidates import LEAST_SCALE, largest
 from app.methods.optimum import packed, unpacked
 from app.methods.problem import Problem, Stage
 from app.methods.race import spread
@@ -113,7 +114,7 @@ def vary(view: View, step: Vector) -> View:
     up = resampling(COARSE, len(overlay))
     return replace(
         view,
-        scale=float(np.clip(view.scale + scale, min(0.25, view.scale), 1)),
+        scale=float(np.clip(view.scale + scale, min(LEAST_SCALE, view.scale), largest(view))),
         x=float(np.clip(view.x + x, 0, 1)),
         y=float(np.clip(view.y + y, 0, 1)),
         brightness=view.brightness + brightness,

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from app.contracts import Ask, MethodState, Scores
 from app.methods import choice, finals
+from app.methods.candidates import draws
 from app.methods.options import SizedOptions
 from app.methods.problem import Problem, Shape, Stage
 from app.reprogramming.program import Program
@@ -42,7 +43,7 @@ class Views:
 
     def start(self, problem: Problem) -> MethodState:
         views = self._views(problem.queries_per_prediction, problem.free, problem.count)
-        return choice.opening(problem, *finals.begin([[number] for number in range(views)]))
+        return choice.opening(problem, *finals.begin(draws(views, zoomed=False)))
 
     def ask(self, problem: Problem, state: MethodState) -> Ask | None:
         return finals.ask(problem, state)

@@ -16,6 +16,7 @@ from app.contracts import Images
 from app.errors import BadRequest, TooLarge
 
 Colour: TypeAlias = tuple[int, int, int]  # red, green, blue, 0 to 255
+Box: TypeAlias = tuple[float, float, float, float]
 
 WHITE: Colour = (255, 255, 255)
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
@@ -110,11 +111,12 @@ def _rgb(image: Image.Image, background: Colour) -> Image.Image:
     return image.convert("RGB")
 
 
-def fit(image: Images, height: int, width: int) -> Images:
-    """uint8 (H, W, 3) stretched to (height, width, 3): bilinear, antialiased, deterministic."""
-    if image.shape[:2] == (height, width):
+def fit(image: Images, height: int, width: int, box: Box | None = None) -> Images:
+    """uint8 (H, W, 3), or a box of it (left, top, right, bottom in pixels), stretched to (height, width, 3):
+    bilinear, antialiased, deterministic."""
+    if box is None and image.shape[:2] == (height, width):
         return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box))
 
 
 @lru_cache(maxsize=64)

@@ -94,9 +94,8 @@ def picture(program: Program) -> Images:
     image mid-grey."""
     out: list[Images] = []
     for view in program.views:
-        top, left, side = view.box()
         canvas = np.full((view.size, view.size, 3), view.padding, dtype=np.float64)
-        canvas[top : top + side, left : left + side] = 127.5
+        canvas[view.placed] = 127.5
         shift = offset(view)
         if shift is not None and np.abs(shift).max() > 0:
             canvas += shift * (127.5 / np.abs(shift).max())

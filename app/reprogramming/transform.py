@@ -24,6 +24,7 @@ Floats = NDArray[np.float32]
 Basis = Literal["grid", "dct", "pixel"]
 
 MAX_SIZE = 2048  # pixels a side: above any source model's input
+MAX_SCALE = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +32,10 @@ class View:
     """One way to show a target image to the source model. Raises ValueError for values out of range."""
 
     size: int  # side S of the square source image, pixels
-    scale: float = 1.0  # side of the placed image / S, in (0, 1]; the image is stretched to a square
-    x: float = 0.5  # position in the free room: 0 left .. 1 right
+    scale: float = (
+        1.0  # side of the placed image / S; the image is stretched to a square, above 1 a part shows
+    )
+    x: float = 0.5  # position in the free room, or of the part: 0 left .. 1 right
     y: float = 0.5  # 0 top .. 1 bottom
     padding: tuple[float, float, float] = (
         124.0,
@@ -53,7 +56,7 @@ class View:
         sound = (
             1 <= self.size <= MAX_SIZE
             and bool(np.isfinite(numbers).all())
-            and 0 < self.scale <= 1
+            and 0 < self.scale <= MAX_SCALE
             and 0 <= self.x <= 1
             and 0 <= self.y <= 1
             and len(self.padding) == 3
@@ -110,10 +113,16 @@ class View:
         return View(**values, overlay=overlay)
 
     def box(self) -> tuple[int, int, int]:
-        """Top, left and side of the placed image, pixels."""
-        side = min(self.size, max(1, round(self.scale * self.size)))
+        """Top, left and side of the placed image, pixels; top and left negative where it is larger."""
+        side = max(1, round(self.scale * self.size))
         room = self.size - side
         return round(self.y * room), round(self.x * room), side
+
+    @property
+    def placed(self) -> tuple[slice, slice]:
+        """Rows and columns of the source image where the target image is."""
+        top, left, side = self.box()
+        return slice(max(0, top), top + side), slice(max(0, left), left + side)
 
 
 def parameters(view: View) -> int:
@@ -149,8 +158,7 @@ def offset(view: View) -> Floats | None:
         w = np.einsum("ai,ijc,bj->abc", up, w, up, optimize=True)
     p = np.tanh(w) * np.float32(127.5 * view.amplitude)
     if view.mask == "frame":
-        top, left, side = view.box()
-        p[top : top + side, left : left + side] = 0
+        p[view.placed] = 0
     return p
 
 
@@ -170,30 +178,33 @@ def render_many(views: Sequence[View], images: Images) -> Images:
     out = np.empty((len(views), n, size, size, 3), dtype=np.uint8)
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for i, view in enumerate(views):
-        groups[view.box()[2], view.turns % 4, view.flip, view.gain, view.brightness].append(i)
+        top, left, side = view.box()
+        part = (top, left) if side > size else None
+        groups[side, part, view.turns % 4, view.flip, view.gain, view.brightness].append(i)
     for members in groups.values():
         _render_group([views[i] for i in members], images, [out[i] for i in members])
     return out.reshape(len(views) * n, size, size, 3)
 
 
 def _render_group(views: Sequence[View], images: Images, outs: Sequence[Images]) -> None:
-    """Views of equal placement side, turn, flip and tone, into their (N, S, S, 3) outputs. Image by image:
-    one image's floats stay in the processor's cache."""
-    first, side = views[0], views[0].box()[2]
+    """Views of equal placement side, part, turn, flip and tone, into their (N, S, S, 3) outputs. Image by
+    image: one image's floats stay in the processor's cache."""
+    first = views[0]
     plainly: list[Images] = []  # where the toned image goes as it is
     shifted: list[tuple[Images, Floats]] = []  # where it is overlaid, and with what
     for view, out in zip(views, outs, strict=True):
-        shift, (top, left, _) = offset(view), view.box()
+        shift = offset(view)
         _paint_frame(view, shift, out)
-        placed = out[:, top : top + side, left : left + side]
+        placed = out[:, *view.placed]
         if shift is None or view.mask == "frame":
             plainly.append(placed)
         else:
-            shifted.append((placed, np.ascontiguousarray(shift[top : top + side, left : left + side])))
+            shifted.append((placed, np.ascontiguousarray(shift[view.placed])))
     table = _tone_table(first.gain, first.brightness)
+    side = min(first.size, first.box()[2])
     toned, scratch = np.empty((2, side, side, 3), dtype=np.float32)
     for i, image in enumerate(images):
-        resized = fit(_turned(first, image), side, side)
+        resized = _resized(first, _turned(first, image))
         if plainly:
             plain = resized
             if table is not None:
@@ -211,7 +222,7 @@ def _render_group(views: Sequence[View], images: Images, outs: Sequence[Images])
 def _paint_frame(view: View, shift: Floats | None, out: Images) -> None:
     """What surrounds the placed image: the same for every image."""
     top, left, side = view.box()
-    if side == view.size:
+    if side >= view.size:
         return
     padding = np.broadcast_to(np.asarray(view.padding, dtype=np.float32), out.shape[1:])
     frame = _pixels(padding if shift is None else padding + shift)
@@ -238,6 +249,17 @@ def _tone_table(gain: float, brightness: float) -> bytes | None:
     levels = np.arange(256, dtype=np.uint8)
     toned = _pixels(_toned(levels.astype(np.float32), gain, brightness))
     return None if np.array_equal(toned, levels) else toned.tobytes()
+
+
+def _resized(view: View, image: Images) -> Images:
+    """The image as large as it is placed, or of a larger one the part that shows."""
+    top, left, side = view.box()
+    if side <= view.size:
+        return fit(image, side, side)
+    height, width = image.shape[:2]
+    across, down = width / side, height / side
+    right, bottom = min(width, (view.size - left) * across), min(height, (view.size - top) * down)
+    return fit(image, view.size, view.size, (-left * across, -top * down, right, bottom))
 
 
 def _turned(view: View, image: Images) -> Images:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.contracts import MethodState
 from app.methods import Race, Shape
 from app.methods import race as race_module
-from app.methods.candidates import candidates
+from app.methods.candidates import ZOOMED, candidates
 from app.methods.race import FIRST, NEAR, SECOND, RaceOptions, spread
 from app.reprogramming.program import to_bytes
 from app.reprogramming.transform import render
@@ -151,7 +151,12 @@ def test_every_beginning_of_the_shared_subset_is_stratified() -> None:
         assert np.abs(counts - n * np.array([0.6, 0.3, 0.1])).max() <= 1.5
 
 
-@given(seed=st.integers(0, 2**31 - 1), path=st.lists(st.integers(0, 99), min_size=1, max_size=4))
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    path=st.tuples(
+        st.integers(0, 99) | st.integers(ZOOMED, ZOOMED + 99), st.lists(st.integers(0, 99), max_size=3)
+    ).map(lambda drawn: [drawn[0], *drawn[1]]),
+)
 @settings(deadline=None, max_examples=60)
 def test_a_candidate_is_its_path(seed: int, path: list[int]) -> None:
     """The same name is the same program, and any program can be rendered."""
@@ -159,6 +164,24 @@ def test_a_candidate_is_its_path(seed: int, path: list[int]) -> None:
     assert one.to_config() == other.to_config()
 
     assert render(one, np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 32, 32, 3)
+
+
+def test_parts_of_the_image_race_where_it_has_more_pixels_than_the_source_image() -> None:
+    source = Source()
+    task = problem(source, queries=1500, views=2)
+    assert not task.detailed
+    large = {split: images.repeat(5, axis=1).repeat(5, axis=2) for split, images in task.images.items()}
+    fine = replace(task, images=large)
+    assert fine.detailed
+    names = Race().start(fine).meta["running"]
+    views = candidates(task.size, task.seed, names)
+    assert views[0].plain
+    assert [view.scale > 1 for view in views[1:]] == [i % 2 == 0 for i in range(1, len(views))]
+    assert all(1 < view.scale < 3 for view in views[2::2])
+    near = candidates(task.size, task.seed, [[*names[2], i] for i in range(20)])
+    assert all(0.25 <= view.scale <= 4 for view in near)
+    whole = Race().start(task).meta["running"]
+    assert all(view.scale <= 1 for view in candidates(task.size, task.seed, whole))
 
 
 def test_number_zero_is_the_plain_view() -> None:

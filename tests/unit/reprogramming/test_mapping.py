@@ -6,6 +6,7 @@ import pytest
 from app.errors import BadRequest
 from app.reprogramming.loss import class_weights, cross_entropy, focal
 from app.reprogramming.mapping import (
+    SHARES,
     LabelMapping,
     bayesian_mapping,
     best_head,
@@ -33,6 +34,14 @@ def ring(n: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, 2))
     return x, (np.hypot(*x.T) > 1.18).astype(np.intp)
+
+
+def bent(n: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Four classes: side of a blurred line, inside or outside a ring."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 8))
+    side = x[:, 2:].sum(axis=1) + rng.normal(size=n) > 0
+    return x, 2 * side.astype(np.intp) + (np.hypot(*x[:, :2].T) > 1.18)
 
 
 # ---------------------------------------------------------------- counted mappings
@@ -163,10 +172,25 @@ def test_the_kernel_head_is_tried_where_a_line_fails() -> None:
     x, y = ring()
     new, truth = ring(seed=1)
     head, held_out = best_head(x, y, 2)
-    assert head.kind == "kernel"
+    assert head.kind in ("kernel", "mixed")
     right = (head.apply(new).argmax(axis=1) == truth).mean()
     assert right > 0.9
     assert abs(right - held_out) < 0.07
+
+
+def test_a_mixed_head_is_the_geometric_mean_of_a_linear_and_a_kernel_head() -> None:
+    """Two classes by a line, two more by a ring: each head knows one half."""
+    x, y = bent()
+    new, truth = bent(seed=1)
+    head, held_out = best_head(x, y, 4)
+    assert head.kind == "mixed"
+    line, kernel = linear_mapping(x, y, 4), kernel_mapping(x, y, 4)
+    mixtures = [line.apply(new) ** (1 - share) * kernel.apply(new) ** share for share in SHARES]
+    assert any(np.allclose(head.apply(new), mixed / mixed.sum(axis=1, keepdims=True)) for mixed in mixtures)
+    rows = np.arange(len(truth))
+    loss, *alone = (-np.log(h.apply(new)[rows, truth]).mean() for h in (head, line, kernel))
+    assert loss < min(alone)
+    assert abs((head.apply(new).argmax(axis=1) == truth).mean() - held_out) < 0.07
 
 
 def test_no_signal_is_reported_as_chance() -> None:
@@ -211,13 +235,21 @@ def test_cross_fit_predicts_what_it_did_not_see() -> None:
 
 def test_arrays_round_trip_and_nonsense_is_refused() -> None:
     x, y = blobs()
-    for head in (linear_mapping(x, y, 3), kernel_mapping(x, y, 3), random_mapping(6, 3, 2, 0)):
+    mixed, _ = best_head(*bent(), 4)
+    for head in (linear_mapping(x, y, 3), kernel_mapping(x, y, 3), random_mapping(6, 3, 2, 0), mixed):
         again = LabelMapping.from_arrays(*head.to_arrays())
-        np.testing.assert_array_equal(again.apply(np.abs(x)), head.apply(np.abs(x)))
+        columns = np.abs(x if head is not mixed else bent()[0])
+        np.testing.assert_array_equal(again.apply(columns), head.apply(columns))
     with pytest.raises(ValueError, match="finite"):
         LabelMapping("linear", np.full((2, 2), np.nan), np.zeros(2), np.zeros(2), np.ones(2))
     with pytest.raises(ValueError, match="fit the weights"):
         LabelMapping("linear", np.zeros((2, 2)), np.zeros(3), np.zeros(2), np.ones(2))
+    for part in ("support", "linear"):
+        arrays, config = mixed.to_arrays()
+        with pytest.raises(ValueError, match="needs them"):
+            LabelMapping.from_arrays({name: a for name, a in arrays.items() if name != part}, config)
+        with pytest.raises(ValueError, match="fit the"):
+            LabelMapping.from_arrays({**arrays, part: arrays[part][:, :1]}, config)
 
 
 # ---------------------------------------------------------------- leave-one-out ridge

@@ -27,7 +27,7 @@ def any_view(draw: st.DrawFn, size: int = 24) -> View:
     overlay = np.random.default_rng(draw(st.integers(0, 99))).normal(size=(cells, cells, 3)) * 3
     return View(
         size,
-        scale=draw(st.floats(0.01, 1)),
+        scale=draw(st.floats(0.01, 4)),
         x=draw(st.floats(0, 1)),
         y=draw(st.floats(0, 1)),
         padding=(draw(level), draw(level), draw(level)),
@@ -71,9 +71,8 @@ def test_the_config_round_trip_shows_the_same_pixels(view: View) -> None:
 @given(any_view())
 def test_what_surrounds_the_image_does_not_depend_on_it(view: View) -> None:
     out = render(view, IMAGES)
-    top, left, side = view.box()
     frame = np.ones((24, 24), dtype=bool)
-    frame[top : top + side, left : left + side] = False
+    frame[view.placed] = False
     assert (out[:, frame] == out[:1, frame]).all()
 
 
@@ -108,6 +107,20 @@ def test_tone_and_overlay_are_rounded_together() -> None:
     assert render(View(4, brightness=0.3), image).max() == 100
     assert render(View(4, overlay=lift), image).max() == 100
     assert render(View(4, brightness=0.3, overlay=lift), image).min() == 101
+
+
+@pytest.mark.parametrize(("x", "y"), [(0.0, 0.0), (1.0, 1.0), (0.3, 0.8)])
+def test_above_scale_one_a_part_of_the_enlarged_image_shows(x: float, y: float) -> None:
+    smooth = np.asarray(np.add.outer(np.arange(40) * 3, np.arange(30) * 4), np.uint8)
+    image = np.stack([smooth, smooth.T[:1].repeat(40, axis=0)[:, :30], 255 - smooth], axis=-1)[None]
+    view = View(20, scale=2.5, x=x, y=y, turns=1)
+    whole = render(View(50, turns=1), image)[0].astype(int)
+    top, left, side = view.box()
+    assert (side, top, left) == (50, -round(30 * y), -round(30 * x))
+    wanted = whole[-top : 20 - top, -left : 20 - left]
+    assert np.abs(render(view, image)[0].astype(int) - wanted).max() <= 2
+    shifted = View(20, scale=2.5, x=x, y=y, turns=1, overlay=np.full((1, 1, 3), 0.1))
+    assert (render(shifted, image) != render(view, image)).any()
 
 
 def test_gain_brightness_turns_and_flip() -> None:
@@ -162,7 +175,7 @@ def test_distinct_fraction_counts_images_that_moved() -> None:
     "wrong",
     [
         {"scale": 0.0},
-        {"scale": 1.1},
+        {"scale": 4.1},
         {"x": -0.1},
         {"gain": float("nan")},
         {"padding": (0.0, 0.0, 256.0)},
