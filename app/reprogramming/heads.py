@@ -27,9 +27,18 @@ STEPS = 60  # of L-BFGS, at most; a fit inside cross-validation is stopped soone
 FOLD_STEPS = 15
 MANY_LABELS = 20  # from here on the log-scores of a view are centred, image by image
 TEMPERATURES = np.geomspace(0.4, 2.5, 25)  # their inverses, before the softmax of a linear head
+RIDGES = (
+    1e-3,
+    1e-2,
+    3e-2,
+    1e-1,
+    3e-1,
+    1.0,
+)  # penalties of a ridge: times the mean eigenvalue of the Gram matrix
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the second opinion, where two are pooled
 KERNEL_WIDTHS = (0.1, 0.3, 1.0)  # gamma * F on standardised columns
 KERNEL_SAMPLE = 1000
-SHARPNESS = np.geomspace(0.5, 64.0, 29)  # before the softmax of a kernel head
+SHARPNESS = np.geomspace(0.5, 64.0, 29)  # before the softmax of least-squares values, or of many views' mean
 LEAST = 1e-12  # probability, before a logarithm
 KERNEL_ALPHAS = (1e-4, 1e-3, 1e-2, 1e-1)  # times the mean eigenvalue of the Gram matrix
 
@@ -78,25 +87,55 @@ def fit_linear(
     squared penalty, and the stretch lets few L-BFGS steps do (a fit of 2,000 x 1,000 columns takes well under
     a second).
     """
-    read = row_centred(features, view, pixels)
-    mean, scale = read.mean(axis=0), column_scale(read, pixels)
-    z = (read - mean) / scale
-    axes, spread = _principal_axes(z)
-    turned = z @ axes
-    solver = _Solver(turned, spread, one_hot(labels, classes))
-    best, start, held_out, sharpness = penalties[0], None, None, 1.0
-    if len(penalties) > 1:
-        folds = fold_numbers(labels, FOLDS, seed, groups)
-        best, start, held_out, sharpness = _choose(solver, labels, penalties, folds)
-    solution = solver.solve(np.ones(len(labels), dtype=bool), best, start, STEPS)
-    if held_out is None:
-        held_out = solver.predict(solution)
-    weights, bias = sharpness * (axes @ solution[0]), sharpness * solution[1]
-    if view:  # the same head on rows as they come
-        weights = row_centred((weights / scale[:, None]).T, view, pixels).T
-        mean = features.mean(axis=0)
-        scale = np.ones_like(scale)
-    return Fit(weights, bias, mean, scale, held_out)
+    return _fit_logistic(_Axes.of(features, view, pixels), labels, classes, penalties, groups, seed)
+
+
+def fit_views(
+    features: Floats,
+    labels: Labels,
+    classes: int,
+    groups: NDArray[Any] | None,
+    seed: int,
+    view: int,
+    pixels: int = 0,
+) -> Fit:
+    """A linear head on the log-scores of views of many labels each: the mean of two opinions.
+
+    One is the product of what a logistic regression says of each view by itself, and one of the pixel
+    features: as if views erred independently, where a regression on thousands of columns at once finds less.
+    The other is ridge regression on all columns, better where classes lie far apart. Both are linear in the
+    columns before the softmax, and so is their geometric mean.
+    """
+    few = features.shape[1] - pixels
+    whole = _Axes.of(features, view, pixels)
+    ridge = _fit_ridge(whole, labels, classes, groups)
+    parts = [_Axes.of(features[:, at : at + view], view) for at in range(0, few, view)]
+    if pixels:
+        parts.append(_Axes.of(features[:, few:], pixels=pixels))
+    if len(parts) == 1:
+        parts = [whole]
+    alone = [_fit_logistic(part, labels, classes, PENALTIES, groups, seed) for part in parts]
+    said = np.mean([np.log(np.maximum(fit.held_out, LEAST)) for fit in alone], axis=0)
+    sharpness, _ = _sharpen(said, labels)
+    own, other, held_out = pool(softmax(sharpness * said), ridge.held_out, labels)
+    own *= sharpness / len(alone)
+    weights = np.concatenate([own * fit.weights / fit.scale[:, None] for fit in alone])
+    weights += other * ridge.weights / ridge.scale[:, None]
+    bias = own * np.sum([fit.bias - (fit.mean / fit.scale) @ fit.weights for fit in alone], axis=0)
+    bias += other * (ridge.bias - (ridge.mean / ridge.scale) @ ridge.weights)
+    mean = features.mean(axis=0)
+    return Fit(weights, bias + mean @ weights, mean, np.ones(len(mean)), held_out)
+
+
+def pool(one: Floats, other: Floats, labels: Labels) -> tuple[float, float, Floats]:
+    """Two opinions (n, T) on rows they have not seen: how much the logarithm of each counts in the geometric
+    mean of least cross-entropy, and that mean, (n, T)."""
+    logs = np.log(np.maximum([one, other], LEAST))
+    means = {share: (1 - share) * logs[0] + share * logs[1] for share in SHARES}
+    found = {share: _sharpen(mean, labels, TEMPERATURES) for share, mean in means.items()}
+    share = min(SHARES, key=lambda share: found[share][1])
+    factor = found[share][0]
+    return factor * (1 - share), factor * share, softmax(factor * means[share])
 
 
 def row_centred(columns: Floats, view: int, pixels: int = 0) -> Floats:
@@ -112,16 +151,88 @@ def row_centred(columns: Floats, view: int, pixels: int = 0) -> Floats:
 def column_scale(features: Floats, pixels: int = 0) -> Floats:
     """(F,) standard deviations, kept from zero; further for the last `pixels` columns, where a border that
     never changed in training may change later."""
-    if pixels:
-        few = features.shape[1] - pixels
-        return np.concatenate([column_scale(features[:, :few]), _kept_from_zero(features[:, few:], 0.1)])
-    return _kept_from_zero(features, 1e-3)
+    few = features.shape[1] - pixels
+    return np.concatenate([_kept_from_zero(features[:, :few], 1e-3), _kept_from_zero(features[:, few:], 0.1)])
 
 
 def _kept_from_zero(features: Floats, least: float) -> Floats:
     deviations = features.std(axis=0)
+    if not len(deviations):
+        return deviations
     usual = float(np.sqrt((deviations**2).mean())) or 1.0
     return np.maximum(deviations, least * usual)
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """Feature columns (n, F), centred and scaled, and turned into their principal axes."""
+
+    features: Floats
+    view: int
+    pixels: int
+    mean: Floats  # (F,) of the columns as a head reads them, see `row_centred`
+    scale: Floats  # (F,)
+    axes: Floats  # (F, r) orthonormal
+    spread: Floats  # (r,) variances
+    turned: Floats  # (n, r)
+
+    @staticmethod
+    def of(features: Floats, view: int = 0, pixels: int = 0) -> _Axes:
+        read = row_centred(features, view, pixels)
+        mean, scale = read.mean(axis=0), column_scale(read, pixels)
+        z = (read - mean) / scale
+        axes, spread = _principal_axes(z)
+        return _Axes(features, view, pixels, mean, scale, axes, spread, z @ axes)
+
+    def head(self, weights: Floats, bias: Floats, held_out: Floats) -> Fit:
+        """Of weights (r, T) on the axes."""
+        weights = self.axes @ weights
+        if not self.view:
+            return Fit(weights, bias, self.mean, self.scale, held_out)
+        # the same head on rows as they come
+        weights = row_centred((weights / self.scale[:, None]).T, self.view, self.pixels).T
+        return Fit(weights, bias, self.features.mean(axis=0), np.ones_like(self.scale), held_out)
+
+
+def _fit_logistic(
+    columns: _Axes,
+    labels: Labels,
+    classes: int,
+    penalties: Sequence[float],
+    groups: NDArray[Any] | None,
+    seed: int,
+) -> Fit:
+    solver = _Solver(columns.turned, columns.spread, one_hot(labels, classes))
+    best, start, held_out, sharpness = penalties[0], None, None, 1.0
+    if len(penalties) > 1:
+        folds = fold_numbers(labels, FOLDS, seed, groups)
+        best, start, held_out, sharpness = _choose(solver, labels, penalties, folds)
+    solution = solver.solve(np.ones(len(labels), dtype=bool), best, start, STEPS)
+    if held_out is None:
+        held_out = solver.predict(solution)
+    return columns.head(sharpness * solution[0], sharpness * solution[1], held_out)
+
+
+def _fit_ridge(columns: _Axes, labels: Labels, classes: int, groups: NDArray[Any] | None) -> Fit:
+    """Ridge regression on one-hot targets; its penalty, and the sharpness of the softmax of its values, are
+    those of least cross-entropy of the exact leave-one-out values."""
+    values = np.maximum(len(labels) * columns.spread, 1e-30)
+    basis = columns.turned / np.sqrt(values)
+    found = None
+    for alpha in RIDGES:
+        held_out = loo_from_spectrum(
+            values[None], basis[None], labels, classes, (alpha,), groups
+        ).predictions[0]
+        sharpness, loss = _sharpen(held_out, labels)
+        if found is None or loss < found[0]:
+            found = loss, alpha, sharpness, held_out
+    assert found is not None
+    _, alpha, sharpness, held_out = found
+    targets = one_hot(labels, classes)
+    middle = targets.mean(axis=0)
+    ridge = alpha * values.sum() / len(labels)
+    weights = columns.turned.T @ (targets - middle) / (values + ridge)[:, None]
+    return columns.head(sharpness * weights, sharpness * middle, softmax(sharpness * held_out))
 
 
 def _choose(

@@ -18,7 +18,6 @@ from app.contracts import Arrays, Labels, ScoreKind, Scores, TargetScores
 from app.errors import BadRequest
 from app.reprogramming import heads
 from app.reprogramming.heads import softmax, squared_distances
-from app.reprogramming.loss import cross_entropy
 from app.reprogramming.ridge import LeaveOneOut, loo_ridge
 from app.reprogramming.scores import log_scores, score_floor, shares
 from app.reprogramming.splits import fold_numbers
@@ -28,7 +27,6 @@ __all__ = ["LeaveOneOut", "log_scores", "loo_ridge", "score_floor", "shares"]  #
 Floats = NDArray[np.float64]
 Kind = Literal["group", "linear", "kernel", "mixed"]
 KERNEL_COLUMNS = 100  # with more feature columns a linear head is as good (measured) and far smaller
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the kernel head, in a mixed one
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,10 +213,11 @@ def linear_mapping(
     pixels: int = 0,
     view: int = 0,
 ) -> LabelMapping:
-    """Multinomial logistic head on log-scores (n, F); its penalty by cross-validation, groups together.
-    `view`: see `view_width`."""
-    penalties = heads.PENALTIES if l2 == "cv" else (l2,)
-    return _mapping(heads.fit_linear(features, labels, classes, penalties, groups, seed, pixels, view))
+    """Multinomial logistic head on log-scores (n, F); its penalty by cross-validation, groups together. Of
+    many labels (`view`, see `view_width`) one on each view, pooled with ridge regression on all of them."""
+    if l2 == "cv":
+        return _mapping(_line(features, labels, classes, groups, seed, pixels, view))
+    return _mapping(heads.fit_linear(features, labels, classes, (l2,), groups, seed, pixels, view))
 
 
 def view_width(source_labels: int, kind: ScoreKind) -> int:
@@ -250,20 +249,17 @@ def best_head(
 ) -> tuple[LabelMapping, float]:
     """The linear head, the kernel head or a mixture; and how often it is right on rows it has not seen.
 
-    Few columns: the geometric mean of what the two say, the share of each by held-out cross-entropy. A mean
-    is rarely worse than the better of the two and often better than both (measured); a share of nothing
+    Few columns: the geometric mean of what the two say, each as strongly as held-out cross-entropy wants. A
+    mean is rarely worse than the better of the two and often better than both (measured); a share of nothing
     leaves the other head alone. The last `pixels` columns are pixel features beside the scores (a fused
     head); `view`: see `view_width`.
     """
-    line = heads.fit_linear(features, labels, classes, heads.PENALTIES, groups, seed, pixels, view)
+    line = _line(features, labels, classes, groups, seed, pixels, view)
     if features.shape[1] - pixels > KERNEL_COLUMNS:
         return _mapping(line), _right(line.held_out, labels)
     kernel = heads.fit_kernel(features, labels, classes, groups, seed, pixels)
-    parts = [np.log(np.maximum(fit.held_out, heads.LEAST)) for fit in (line, kernel)]
-    held_out = {share: softmax((1 - share) * parts[0] + share * parts[1]) for share in SHARES}
-    share = min(SHARES, key=lambda share: cross_entropy(held_out[share], labels))
-    mapping = {0.0: _mapping(line), 1.0: _mapping(kernel)}.get(share) or _mixed(line, kernel, share)
-    return mapping, _right(held_out[share], labels)
+    *shares, held_out = heads.pool(line.held_out, kernel.held_out, labels)
+    return _mixed(line, kernel, *shares), _right(held_out, labels)
 
 
 def cross_fit(
@@ -289,15 +285,37 @@ def _right(scores: Floats, labels: Labels) -> float:
     return float((scores.argmax(axis=1) == labels).mean())
 
 
-def _mixed(line: heads.Fit, kernel: heads.Fit, share: float) -> LabelMapping:
-    """(1 - share) times the linear head's values and share times the kernel head's: the softmax of the sum
-    is the geometric mean of the two. The linear one reads the columns as the kernel one scales them."""
-    weights = line.weights * (kernel.scale / line.scale)[:, None]
-    bias = line.bias + (kernel.mean - line.mean) / line.scale @ line.weights
+def _line(
+    features: Floats,
+    labels: Labels,
+    classes: int,
+    groups: NDArray[Any] | None,
+    seed: int,
+    pixels: int,
+    view: int,
+) -> heads.Fit:
+    if view:
+        return heads.fit_views(features, labels, classes, groups, seed, view, pixels)
+    return heads.fit_linear(features, labels, classes, heads.PENALTIES, groups, seed, pixels)
+
+
+def _mixed(line: heads.Fit, kernel: heads.Fit, one: float, other: float) -> LabelMapping:
+    """The values of a linear head and of a kernel head, `one` and `other` times, before one softmax: the
+    geometric mean of the two. The linear one reads the columns as the kernel one scales them."""
+    weights = one * line.weights * (kernel.scale / line.scale)[:, None]
+    bias = one * (line.bias + (kernel.mean - line.mean) / line.scale @ line.weights)
+    if not other:
+        return LabelMapping("linear", weights, bias, kernel.mean, kernel.scale)
     return LabelMapping(
-        "mixed", share * kernel.weights, (1 - share) * bias + share * kernel.bias, kernel.mean, kernel.scale,
-        kernel.support, kernel.gamma, (1 - share) * weights,
-    )  # fmt: skip
+        "mixed" if one else "kernel",
+        other * kernel.weights,
+        bias + other * kernel.bias,
+        kernel.mean,
+        kernel.scale,
+        kernel.support,
+        kernel.gamma,
+        weights if one else None,
+    )
 
 
 def _mapping(fit: heads.Fit) -> LabelMapping:
