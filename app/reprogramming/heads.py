@@ -26,6 +26,9 @@ FOLDS = 3
 STEPS = 60  # of L-BFGS, at most; a fit inside cross-validation is stopped sooner
 FOLD_STEPS = 15
 MANY_LABELS = 20  # from here on the log-scores of a view are centred, image by image
+MOST_VARIANCE = (
+    0.999  # of many labels' scores: the axes beyond cost half the time and tell nothing (measured)
+)
 TEMPERATURES = np.geomspace(0.4, 2.5, 25)  # their inverses, before the softmax of a linear head
 RIDGES = (
     1e-3,
@@ -107,9 +110,9 @@ def fit_views(
     columns before the softmax, and so is their geometric mean.
     """
     few = features.shape[1] - pixels
-    whole = _Axes.of(features, view, pixels)
+    whole = _Axes.of(features, view, pixels, MOST_VARIANCE)
     ridge = _fit_ridge(whole, labels, classes, groups)
-    parts = [_Axes.of(features[:, at : at + view], view) for at in range(0, few, view)]
+    parts = [_Axes.of(features[:, at : at + view], view, 0, MOST_VARIANCE) for at in range(0, few, view)]
     if pixels:
         parts.append(_Axes.of(features[:, few:], pixels=pixels))
     if len(parts) == 1:
@@ -177,11 +180,16 @@ class _Axes:
     turned: Floats  # (n, r)
 
     @staticmethod
-    def of(features: Floats, view: int = 0, pixels: int = 0) -> _Axes:
+    def of(features: Floats, view: int = 0, pixels: int = 0, share: float = 1.0) -> _Axes:
+        """The axes that hold `share` of the variance."""
         read = row_centred(features, view, pixels)
         mean, scale = read.mean(axis=0), column_scale(read, pixels)
         z = (read - mean) / scale
         axes, spread = _principal_axes(z)
+        if share < 1:
+            falling = np.argsort(-spread)
+            beyond = np.searchsorted(np.cumsum(spread[falling]), share * spread.sum()) + 1
+            axes, spread = axes[:, falling[:beyond]], spread[falling[:beyond]]
         return _Axes(features, view, pixels, mean, scale, axes, spread, z @ axes)
 
     def head(self, weights: Floats, bias: Floats, held_out: Floats) -> Fit:
