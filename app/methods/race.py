@@ -30,6 +30,7 @@ KEEP = 3  # one candidate in so many reaches the second round
 FEW_VIEWS = 2  # up to here neighbours are drawn
 PARENTS = 6  # at least so many candidates have neighbours drawn
 MANY_LABELS = 20  # from here on a few candidates do: each view says enough
+IMAGES, MORE_IMAGES = 60, 100  # training images of the first round
 FEW_CANDIDATES, MOST_CANDIDATES = 12, 200
 PER_VIEW = 4  # and so few candidates per view, of which the second round keeps more than are chosen
 BLOCK = 1000  # queries between checkpoints
@@ -45,8 +46,14 @@ class RaceOptions(SizedOptions):
         Field(ge=2, le=MOST_CANDIDATES, description="Programs drawn; null: by the budget."),
     ] = None
     images: Annotated[
-        int, Field(ge=20, le=2000, description="Training images a candidate is first scored on.")
-    ] = 60
+        int | None,
+        Field(
+            ge=20,
+            le=2000,
+            description="Training images a candidate is first scored on; null: 60, or 100 with "
+            "many source labels and money left over.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -105,16 +112,18 @@ class Race:
         return Rounds(unselected, 0, unselected, 0, unselected)
 
     def _raced(self, shape: Shape, free: int, views: int) -> Rounds | None:
-        first = min(shape.train, max(self.options.images, 5 * shape.target_labels))
-        second = min(shape.train, first * 5 // 2)
         many = shape.source_labels is not None and shape.source_labels >= MANY_LABELS
         few = max(FEW_CANDIDATES, PER_VIEW * views)
-        count = self.options.candidates or (few if many else MOST_CANDIDATES)
-        while count >= max(2 * views, 4):
+        most = self.options.candidates or (few if many else MOST_CANDIDATES)
+        sizes = [(count, IMAGES) for count in range(most, max(2 * views, 4) - 1, -1)]
+        if many and sizes:  # what is left when these few are paid for goes into more of them, on more images
+            sizes = [(self.options.candidates or 2 * few, MORE_IMAGES), (most, MORE_IMAGES), *sizes]
+        for count, images in sizes:
+            first = min(shape.train, max(self.options.images or images, 5 * shape.target_labels))
+            second = min(shape.train, first * 5 // 2)
             rounds = Rounds(count, first, max(views, -(-count // KEEP)), second, views)
             if sum(stage.queries for stage in rounds.stages(shape)[1:]) <= free:
                 return rounds
-            count -= 1
         return None
 
     def start(self, problem: Problem) -> MethodState:

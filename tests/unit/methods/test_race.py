@@ -58,8 +58,18 @@ def test_neighbours_are_for_few_views() -> None:
 
 
 def test_many_source_labels_need_few_candidates() -> None:
-    many = Shape(400, 100, 10, 1000, 50_000, 2)
-    assert Race().rounds(many).candidates == 12
+    """Money left over buys more images each, then twice as many."""
+    found = {
+        queries: Race().rounds(Shape(400, 100, 10, 1000, queries, 2)) for queries in (2_000, 3_000, 50_000)
+    }
+    assert {q: (r.candidates, r.first) for q, r in found.items()} == {
+        2_000: (8, 60), 3_000: (12, 100), 50_000: (24, 100)
+    }  # fmt: skip
+    asked = RaceOptions(candidates=6, images=40)
+    rounds = Race(options=asked).rounds(Shape(400, 100, 4, 1000, 50_000, 2))
+    assert (rounds.candidates, rounds.first) == (6, 40)
+    too_few = RaceOptions(candidates=3)
+    assert Race(options=too_few).rounds(Shape(400, 100, 4, 1000, 50_000, 2)).second == 0
 
 
 def test_all_views_that_may_be_asked_are_raced_for() -> None:
