@@ -23,7 +23,7 @@ from app.methods.candidates import candidates, draws
 from app.methods.options import SizedOptions
 from app.methods.problem import Problem, Shape, Stage
 from app.reprogramming.program import Program
-from app.reprogramming.ridge import loo_ridge
+from app.reprogramming.ridge import loo_gram, loo_ridge
 
 FIRST, NEAR, SECOND = "first round", "neighbours", "second round"
 KEEP = 3  # one candidate in so many reaches the second round
@@ -225,17 +225,32 @@ class _Heat:
         return chosen
 
     def _judge(self, chosen: list[int]) -> _Errors:
-        """Leave-one-out of each candidate joined to the chosen ones, one at a time to bound the memory. An
-        image without an answer counts as all labels censored, which speaks against the candidate."""
-        problem, labels = self.problem, self.problem.labels["train"][self.rows]
+        """Leave-one-out of each candidate joined to the chosen ones, one at a time to bound the memory."""
+        problem, labels, columns = self.problem, self.problem.labels["train"][self.rows], self._columns
         groups = None if problem.groups is None else problem.groups["train"][self.rows]
-        columns = choice.columns(problem, self.scores).reshape(len(labels), len(self.scores), -1)
         loss, accuracy = np.empty(len(self.scores)), np.empty(len(self.scores))
+        wide = columns.shape[2] * (len(chosen) + 1) >= len(labels)
+        beside = self._grams[chosen].sum(axis=0) if wide else None
         for i in range(len(self.scores)):
-            joined = columns[:, [*chosen, i]].reshape(len(labels), -1)
-            out = loo_ridge(joined, labels, problem.classes, groups=groups)
-            loss[i], accuracy[i] = out.loss, out.accuracy
+            if beside is None:
+                joined = columns[:, [*chosen, i]].reshape(1, len(labels), -1)
+                out = loo_ridge(joined, labels, problem.classes, groups=groups)
+            else:
+                out = loo_gram((beside + self._grams[i])[None], labels, problem.classes, groups=groups)
+            loss[i], accuracy[i] = out.loss[0], out.accuracy[0]
         return _Errors(loss, accuracy)
+
+    @cached_property
+    def _columns(self) -> Scores:
+        """(n, V, K) log-scores. An image without an answer counts as all labels censored, which speaks
+        against the candidate."""
+        return choice.columns(self.problem, self.scores).reshape(len(self.rows), len(self.scores), -1)
+
+    @cached_property
+    def _grams(self) -> NDArray[np.float64]:
+        """(V, n, n) Gram matrices of the centred log-scores."""
+        centred = self._columns - self._columns.mean(axis=0)
+        return np.stack([view @ view.T for view in centred.transpose(1, 0, 2)])
 
 
 class _Errors(NamedTuple):

@@ -51,12 +51,23 @@ def loo_ridge(
         values, vectors = _sound(values, vectors)
         basis = centred @ (vectors / np.sqrt(values)[:, None, :])
         basis *= (values > values[:, -1:] * 1e-12)[:, None, :]
+        result = loo_from_spectrum(values, basis, labels, classes, alphas, groups)
     else:
-        values, basis = _sound(*np.linalg.eigh(centred @ centred.transpose(0, 2, 1)))
-    result = loo_from_spectrum(values, basis, labels, classes, alphas, groups)
+        result = loo_gram(centred @ centred.transpose(0, 2, 1), labels, classes, alphas, groups)
     if features.ndim == 2:
         return LeaveOneOut(result.accuracy[0], result.loss[0], result.predictions[0])
     return result
+
+
+def loo_gram(
+    grams: Floats,
+    labels: Labels,
+    classes: int,
+    alphas: Sequence[float] = ALPHAS,
+    groups: NDArray[Any] | None = None,
+) -> LeaveOneOut:
+    """The same from (P, n, n) Gram matrices of centred features; those of features side by side add up."""
+    return loo_from_spectrum(*_sound(*np.linalg.eigh(grams)), labels, classes, alphas, groups)
 
 
 def _sound(values: Floats, vectors: Floats) -> tuple[Floats, Floats]:
