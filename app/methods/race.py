@@ -117,7 +117,8 @@ class Race:
         most = self.options.candidates or (few if many else MOST_CANDIDATES)
         sizes = [(count, IMAGES) for count in range(most, max(2 * views, 4) - 1, -1)]
         if many and sizes:  # what is left when these few are paid for goes into more of them, on more images
-            sizes = [(self.options.candidates or 2 * few, MORE_IMAGES), (most, MORE_IMAGES), *sizes]
+            ample = self.options.candidates or 2 * few
+            sizes = [*((count, MORE_IMAGES) for count in range(ample, most - 1, -1)), *sizes]
         for count, images in sizes:
             first = min(shape.train, max(self.options.images or images, 5 * shape.target_labels))
             second = min(shape.train, first * 5 // 2)

@@ -60,10 +60,11 @@ def test_neighbours_are_for_few_views() -> None:
 def test_many_source_labels_need_few_candidates() -> None:
     """Money left over buys more images each, then twice as many."""
     found = {
-        queries: Race().rounds(Shape(400, 100, 10, 1000, queries, 2)) for queries in (2_000, 3_000, 50_000)
+        queries: Race().rounds(Shape(400, 100, 10, 1000, queries, 2))
+        for queries in (2_000, 3_000, 4_000, 50_000)
     }
     assert {q: (r.candidates, r.first) for q, r in found.items()} == {
-        2_000: (8, 60), 3_000: (12, 100), 50_000: (24, 100)
+        2_000: (8, 60), 3_000: (12, 100), 4_000: (19, 100), 50_000: (24, 100)
     }  # fmt: skip
     asked = RaceOptions(candidates=6, images=40)
     rounds = Race(options=asked).rounds(Shape(400, 100, 4, 1000, 50_000, 2))
@@ -73,9 +74,10 @@ def test_many_source_labels_need_few_candidates() -> None:
 
 
 def test_all_views_that_may_be_asked_are_raced_for() -> None:
-    """Four candidates a view, more than the second round keeps, with many source labels too."""
+    """Four candidates a view or more, more than the second round keeps, with many source labels too."""
     rounds = Race().rounds(Shape(400, 100, 7, 1000, 10_000, 8))
-    assert (rounds.candidates, rounds.views) == (32, 8)
+    assert rounds.views == 8
+    assert 32 <= rounds.candidates <= 64
     assert rounds.kept > rounds.views
 
 
