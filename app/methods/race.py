@@ -30,7 +30,7 @@ KEEP = 3  # one candidate in so many reaches the second round
 FEW_VIEWS = 2  # up to here neighbours are drawn
 PARENTS = 6  # at least so many candidates have neighbours drawn
 MANY_LABELS = 20  # from here on a few candidates do: each view says enough
-IMAGES, MORE_IMAGES = 60, 100  # training images of the first round
+IMAGES, MORE_IMAGES = 60, 100  # training images of the first round; of the second 150, the others judge
 FEW_CANDIDATES, MOST_CANDIDATES = 12, 200
 PER_VIEW = 4  # and so few candidates per view, of which the second round keeps more than are chosen
 BLOCK = 1000  # queries between checkpoints
@@ -121,7 +121,7 @@ class Race:
             sizes = [*((count, MORE_IMAGES) for count in range(ample, most - 1, -1)), *sizes]
         for count, images in sizes:
             first = min(shape.train, max(self.options.images or images, 5 * shape.target_labels))
-            second = min(shape.train, first * 5 // 2)
+            second = min(shape.train, first * 5 // 2 if images == IMAGES else first * 3 // 2)
             rounds = Rounds(count, first, max(views, -(-count // KEEP)), second, views)
             if sum(stage.queries for stage in rounds.stages(shape)[1:]) <= free:
                 return rounds

@@ -23,7 +23,7 @@ def refit() -> dict[str, Any]:
         "leave-one-out ridge": lambda: loo_ridge(features, labels, CLASSES),
         "a logistic head of given penalty": lambda: linear_mapping(features, labels, CLASSES, 1e-3),
         "a logistic head, penalty by cross-validation": lambda: linear_mapping(features, labels, CLASSES),
-        "the best head": lambda: best_head(features, labels, CLASSES),
+        "the best head": lambda: best_head(features, labels, CLASSES, view=LABELS),
     }
     found: dict[str, float] = {}
     with threadpool_limits(1):

@@ -64,7 +64,7 @@ def test_many_source_labels_need_few_candidates() -> None:
         for queries in (2_000, 3_000, 4_000, 50_000)
     }
     assert {q: (r.candidates, r.first) for q, r in found.items()} == {
-        2_000: (8, 60), 3_000: (12, 100), 4_000: (19, 100), 50_000: (24, 100)
+        2_000: (8, 60), 3_000: (15, 100), 4_000: (24, 100), 50_000: (24, 100)
     }  # fmt: skip
     asked = RaceOptions(candidates=6, images=40)
     rounds = Race(options=asked).rounds(Shape(400, 100, 4, 1000, 50_000, 2))
