@@ -112,11 +112,12 @@ def fit_views(
     few = features.shape[1] - pixels
     whole = _Axes.of(features, view, pixels, MOST_VARIANCE)
     ridge = _fit_ridge(whole, labels, classes, groups)
-    parts = [_Axes.of(features[:, at : at + view], view, 0, MOST_VARIANCE) for at in range(0, few, view)]
+    parts = [whole]
+    if few > view or pixels:
+        starts = range(0, few, view)
+        parts = [_Axes.of(features[:, at : at + view], view, 0, MOST_VARIANCE) for at in starts]
     if pixels:
         parts.append(_Axes.of(features[:, few:], pixels=pixels))
-    if len(parts) == 1:
-        parts = [whole]
     alone = [_fit_logistic(part, labels, classes, PENALTIES, groups, seed) for part in parts]
     said = np.mean([np.log(np.maximum(fit.held_out, LEAST)) for fit in alone], axis=0)
     sharpness, _ = _sharpen(said, labels)
