@@ -22,13 +22,13 @@ from app.reprogramming import program as programs
 from app.reprogramming.transform import View
 from app.sandbox.server import SandboxConfig, running
 from benchmarks.learning import tasks
-from benchmarks.learning.cell import Cell, asked, learn, posed
+from benchmarks.learning.cell import VARIANTS, Cell, asked, learn, posed
 from benchmarks.learning.sources import Source
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from service import running_service
 
-CELL = Cell("digits", "mod5", "auto", 4, 2_000, 0)
+CELL = Cell("digits", "mod5", "auto-scores", 4, 2_000, 0)  # auto as a job has it by default
 KEY, MINUTES = "sandbox-equal", 30
 
 
@@ -74,9 +74,10 @@ def _job(cell: Cell, folder: Path) -> tuple[dict[str, Any], bytes, Dataset]:
             "max_queries": cell.queries + tested * (1 + cell.views),
             "queries_per_prediction": cell.views,
         }
+        kind, options = VARIANTS[cell.method]
         job = service.create(
             service.connect(sandbox, KEY), dataset, seed=cell.seed, limits=limits,
-            method={"type": cell.method, "size": 128},
+            method={"type": kind, **options, "size": 128},
         )  # fmt: skip
         done = service.wait(job, "succeeded", seconds=60 * MINUTES)
         bill = httpx.get(f"{sandbox}/bill", trust_env=False).json()["keys"][KEY]["billable_queries"]
