@@ -152,6 +152,8 @@ class Race:
             return finals.tell(problem, state, scores, unseen, self.fused)
         running, paid, rows = state.meta["running"], state.meta["paid"], self._rows(problem, state.phase)
         known = state.arrays.get(HEARD)
+        if known is not None and known.shape[1] != len(rows):
+            known = None  # of a release that raced on fewer images: everyone is asked again
         heard = scores if known is None else np.concatenate([known, scores])
         kept = {HEARD: heard} if heard.size <= MOST_HEARD and (known is not None or not paid) else {}
         if len(heard) < len(running):  # paid for one block more

@@ -154,6 +154,17 @@ def test_a_race_finds_the_candidate_that_tells_the_classes_apart() -> None:
     assert state.meta["best_accuracy"] == 1.0
 
 
+def test_a_checkpoint_of_a_race_on_fewer_images_goes_on() -> None:
+    source = Source()
+    task = problem(source, queries=8000, views=2)
+    race = Race()
+    old = next(state for state in play(race, task, source) if "heard" in state.arrays)
+    old.arrays["heard"] = old.arrays["heard"][:, :40]
+    *_, last = play(race, task, source, old)
+    assert last.phase == "done"
+    assert len(race.program(task, last).views) <= 2
+
+
 def test_every_beginning_of_the_shared_subset_is_stratified() -> None:
     labels = np.repeat([0, 1, 2], [60, 30, 10])
     order = spread(labels, 5)
