@@ -26,18 +26,10 @@ FOLDS = 3
 STEPS = 60  # of L-BFGS, at most; a fit inside cross-validation is stopped sooner
 FOLD_STEPS = 15
 MANY_LABELS = 20  # from here on the log-scores of a view are centred, image by image
-MOST_VARIANCE = (
-    0.999  # of many labels' scores: the axes beyond cost half the time and tell nothing (measured)
-)
+#: Of many labels' scores: the axes beyond cost a third of the time and tell nothing (measured).
+MOST_VARIANCE = 0.999
 TEMPERATURES = np.geomspace(0.4, 2.5, 25)  # their inverses, before the softmax of a linear head
-RIDGES = (
-    1e-3,
-    1e-2,
-    3e-2,
-    1e-1,
-    3e-1,
-    1.0,
-)  # penalties of a ridge: times the mean eigenvalue of the Gram matrix
+RIDGES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # times the mean eigenvalue of the Gram matrix
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the second opinion, where two are pooled
 KERNEL_WIDTHS = (0.1, 0.3, 1.0)  # gamma * F on standardised columns
 KERNEL_SAMPLE = 1000

@@ -32,9 +32,7 @@ class View:
     """One way to show a target image to the source model. Raises ValueError for values out of range."""
 
     size: int  # side S of the square source image, pixels
-    scale: float = (
-        1.0  # side of the placed image / S; the image is stretched to a square, above 1 a part shows
-    )
+    scale: float = 1.0  # side of the placed image, stretched to a square, / S; above 1 a part shows
     x: float = 0.5  # position in the free room, or of the part: 0 left .. 1 right
     y: float = 0.5  # 0 top .. 1 bottom
     padding: tuple[float, float, float] = (
