@@ -9,11 +9,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts import Arrays, Labels, MethodState, Scores, TargetScores
+from app.contracts import Arrays, Labels, MethodState, Scores, Split, TargetScores
 from app.methods.heading import Head
 from app.methods.problem import Problem
 from app.reprogramming import program as programs
-from app.reprogramming.mapping import LabelMapping, cross_fit, log_scores
+from app.reprogramming.mapping import LabelMapping, log_scores
 from app.reprogramming.program import Program, feature_columns
 from app.reprogramming.transform import View
 
@@ -23,7 +23,6 @@ Fused: TypeAlias = Literal["auto"] | bool
 BEST = "best"  # the array that holds the best program's bytes
 RECORD = "plain"  # the array that holds the plain program's record
 LEADER = "leader"  # the array that holds the best program's record
-FOLDS = 3
 LEAST_SCORE = 1e-6  # below this a target score says no more
 LEAST_ERROR = 1e-6  # below this a standard error is one of arithmetic
 
@@ -139,21 +138,15 @@ def headed(
     fold on the training images `unseen` (N,) by the choice of views. The head that is served is fitted on
     both splits, which the judgement of that one program allows.
     """
-    x, z = head.columns(problem, train, "train"), head.columns(problem, val, "val")
-    y, t = problem.labels["train"], problem.labels["val"]
-    groups = problem.groups
-    apart = None if groups is None else groups["train"]
-    together = None if groups is None else np.concatenate([groups["train"], groups["val"]])
-
-    def in_fold(columns: Scores, labels: Labels, classes: int) -> LabelMapping:
-        return head.fit(problem, columns, labels, seed=0)
-
-    out_of_fold = cross_fit(x, y, problem.classes, in_fold, FOLDS, problem.seed, apart)
-    fitted = head.fit(problem, x, y, apart)
-    record = np.concatenate([verdict(out_of_fold, y), verdict(fitted.apply(z), t)], axis=1)
-    record[:, : len(y)][:, ~unseen] = np.nan
-    served = head.fit(problem, np.concatenate([x, z]), np.concatenate([y, t]), together)
-    return Judged(assembled(problem, views, served, head.fused), record, len(t))
+    splits: tuple[Split, Split] = ("train", "val")
+    x = np.concatenate([head.columns(problem, train, "train"), head.columns(problem, val, "val")])
+    y = np.concatenate([problem.labels[split] for split in splits])
+    together = None if problem.groups is None else np.concatenate([problem.groups[split] for split in splits])
+    aside = np.arange(len(y)) >= len(problem.labels["train"])
+    served, said = head.judge(problem, x, y, together, aside)
+    record = verdict(said, y)
+    record[:, : len(unseen)][:, ~unseen] = np.nan
+    return Judged(assembled(problem, views, served, head.fused), record, int(aside.sum()))
 
 
 def judged_by_validation(problem: Problem, program: Program, target: TargetScores) -> Judged:

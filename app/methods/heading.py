@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts import Labels, Scores, Split
+from app.contracts import Labels, Scores, Split, TargetScores
 from app.methods.problem import Problem
 from app.reprogramming import mapping as mappings
 from app.reprogramming.mapping import LabelMapping, log_scores, shares
@@ -16,6 +16,7 @@ from app.reprogramming.program import feature_columns
 
 HeadType = Literal["best", "linear", "rbf", "random", "frequency", "bayesian"]
 COUNTED = ("random", "frequency", "bayesian")
+FOLDS = 3  # of what a counted head says of its training images
 
 
 @dataclass(frozen=True)
@@ -47,26 +48,61 @@ class Head:
         columns: NDArray[np.float64],
         labels: Labels,
         groups: NDArray[Any] | None = None,
-        seed: int | None = None,
     ) -> LabelMapping:
         """Raises BadRequest `mapping_too_wide` for a counted head with more classes than columns."""
-        classes, seed = problem.classes, problem.seed if seed is None else seed
+        if self.counted:
+            return self._count(problem, columns, labels)
+        return self._fitted(problem, columns, labels, groups, None)[0]
+
+    def judge(
+        self,
+        problem: Problem,
+        columns: NDArray[np.float64],
+        labels: Labels,
+        groups: NDArray[Any] | None,
+        aside: NDArray[np.bool_],
+    ) -> tuple[LabelMapping, TargetScores]:
+        """The head fitted on all rows, and what one that has not seen it says of each, (n, T): of rows set
+        `aside` (n,) one made of the other rows alone, of those one made without their fold. Raises as `fit`.
+        """
+        if not self.counted:
+            return self._fitted(problem, columns, labels, groups, aside)
+
+        def count(columns: NDArray[np.float64], labels: Labels, classes: int) -> LabelMapping:
+            return self._count(problem, columns, labels)
+
+        x, y = columns[~aside], labels[~aside]
+        said = np.empty((len(labels), problem.classes))
+        said[aside] = count(x, y, problem.classes).apply(columns[aside])
+        apart = None if groups is None else groups[~aside]
+        said[~aside] = mappings.cross_fit(x, y, problem.classes, count, FOLDS, problem.seed, apart)
+        return count(columns, labels, problem.classes), said
+
+    def _fitted(
+        self,
+        problem: Problem,
+        columns: NDArray[np.float64],
+        labels: Labels,
+        groups: NDArray[Any] | None,
+        aside: NDArray[np.bool_] | None,
+    ) -> tuple[LabelMapping, TargetScores]:
+        classes, seed = problem.classes, problem.seed
         pixels = problem.pixels["train"].shape[1] if self.fused else 0
         view = mappings.view_width(len(problem.source_labels), problem.score_kind)
-        match self.type:
-            case "best":
-                return mappings.best_head(columns, labels, classes, seed, groups, pixels, view)[0]
-            case "linear":
-                return mappings.linear_mapping(columns, labels, classes, "cv", groups, seed, pixels, view)
-            case "rbf":
-                return mappings.kernel_mapping(columns, labels, classes, groups, seed, pixels)
-            case "bayesian":
-                return mappings.bayesian_mapping(columns, labels, classes, self.top)
-            case "random":
-                return mappings.random_mapping(columns.shape[1], classes, self._width(columns, classes), seed)
-            case "frequency":
-                width = self._width(columns, classes)
-                return mappings.frequency_mapping(columns, labels, classes, width)
+        if self.type == "linear":
+            return mappings.linear_head(columns, labels, classes, groups, seed, pixels, view, aside)
+        if self.type == "rbf":
+            return mappings.kernel_head(columns, labels, classes, groups, seed, pixels, aside)
+        return mappings.best_head(columns, labels, classes, seed, groups, pixels, view, aside)
+
+    def _count(self, problem: Problem, columns: NDArray[np.float64], labels: Labels) -> LabelMapping:
+        classes = problem.classes
+        if self.type == "bayesian":
+            return mappings.bayesian_mapping(columns, labels, classes, self.top)
+        width = self._width(columns, classes)
+        if self.type == "random":
+            return mappings.random_mapping(columns.shape[1], classes, width, problem.seed)
+        return mappings.frequency_mapping(columns, labels, classes, width)
 
     def _width(self, columns: NDArray[np.float64], classes: int) -> int:
         if self.labels_per_class is not None:

@@ -34,8 +34,8 @@ IMAGES, MORE_IMAGES = 60, 100  # training images of the first round; of the seco
 FEW_CANDIDATES, MOST_CANDIDATES = 12, 200
 PER_VIEW = 4  # and so few candidates per view, of which the second round keeps more than are chosen
 BLOCK = 1000  # queries between checkpoints
-HEARD = "heard"  # the array of a round's scores so far
-MOST_HEARD = 2_000_000  # numbers of it; of a longer round the checkpoint holds none, and all are asked again
+HEARD = "compared"  # the array of what a round has heard so far; of a longer round all are asked at its end
+MOST_JUDGED = 1_000_000  # numbers of a block of candidates that are judged together
 
 
 class RaceOptions(SizedOptions):
@@ -151,13 +151,13 @@ class Race:
             unseen[self._rows(problem, SECOND)] = False
             return finals.tell(problem, state, scores, unseen, self.fused)
         running, paid, rows = state.meta["running"], state.meta["paid"], self._rows(problem, state.phase)
-        known = state.arrays.get(HEARD)
+        now, known = _heard(problem, scores), state.arrays.get(HEARD)
         if known is not None and known.shape[1] != len(rows):
             known = None  # of a release that raced on fewer images: everyone is asked again
-        heard = scores if known is None else np.concatenate([known, scores])
-        kept = {HEARD: heard} if heard.size <= MOST_HEARD and (known is not None or not paid) else {}
+        heard = now if known is None else np.concatenate([known, now])
+        kept = {HEARD: heard} if heard.size <= finals.MOST_KEPT and (known is not None or not paid) else {}
         if len(heard) < len(running):  # paid for one block more
-            metrics = _Heat(problem, scores, rows).metrics()
+            metrics = _Heat(problem, now, rows).metrics()
             return choice.following(state, state.phase, {"paid": paid + len(scores)}, kept, metrics)
         heat = _Heat(problem, heard, rows)
         phase, meta = self._after(self.rounds(problem.shape), state.phase, running, heat)
@@ -190,12 +190,26 @@ class Race:
         return running[paid : paid + block] if paid < len(running) else running
 
 
+def _heard(problem: Problem, scores: Scores) -> NDArray[np.float64]:
+    """What scores (V, n, K) have to say in a race: the log-scores of each view (V, n, K), or the smaller Gram
+    matrices of these, centred (V, n, n). An image without an answer counts as all labels censored, which
+    speaks against the candidate."""
+    views, n, labels = scores.shape
+    columns = choice.columns(problem, scores).reshape(n, views, labels).transpose(1, 0, 2)
+    return _gram(columns) if labels >= n else columns
+
+
+def _gram(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    centred = columns - columns.mean(axis=1, keepdims=True)
+    return np.stack([view @ view.T for view in centred])
+
+
 @dataclass(frozen=True, eq=False)
 class _Heat:
-    """Scores (V, n, K) of the candidates on the rows of one round."""
+    """What was `_heard` of the candidates on the rows of one round."""
 
     problem: Problem
-    scores: Scores
+    heard: NDArray[np.float64]
     rows: NDArray[np.intp]
 
     @cached_property
@@ -221,39 +235,34 @@ class _Heat:
     def forward(self, views: int) -> list[int]:
         """Greedy forward selection by the loss of the concatenated log-scores."""
         chosen: list[int] = []
-        while len(chosen) < min(views, len(self.scores)):
+        while len(chosen) < min(views, len(self.heard)):
             loss = self._judge(chosen).loss if chosen else self.alone.loss.copy()
             loss[chosen] = np.inf
             chosen.append(int(loss.argmin()))
         return chosen
 
     def _judge(self, chosen: list[int]) -> _Errors:
-        """Leave-one-out of each candidate joined to the chosen ones, one at a time to bound the memory."""
-        problem, labels, columns = self.problem, self.problem.labels["train"][self.rows], self._columns
+        """Leave-one-out of each candidate joined to the chosen ones, a few at a time to bound the memory."""
+        problem, labels = self.problem, self.problem.labels["train"][self.rows]
         groups = None if problem.groups is None else problem.groups["train"][self.rows]
-        loss, accuracy = np.empty(len(self.scores)), np.empty(len(self.scores))
-        wide = columns.shape[2] * (len(chosen) + 1) >= len(labels)
-        beside = self._grams[chosen].sum(axis=0) if wide else None
-        for i in range(len(self.scores)):
+        loss, accuracy = np.empty(len(self.heard)), np.empty(len(self.heard))
+        n, width = len(labels), self.heard.shape[2] * (len(chosen) + 1)
+        beside = self._grams[chosen].sum(axis=0) if width >= n else None
+        block = max(1, MOST_JUDGED // (n * min(n, width)))
+        for at in range(0, len(self.heard), block):
+            some = np.arange(at, min(at + block, len(self.heard)))
             if beside is None:
-                joined = columns[:, [*chosen, i]].reshape(1, len(labels), -1)
+                joined = np.stack([np.concatenate(self.heard[[*chosen, i]], axis=1) for i in some.tolist()])
                 out = loo_ridge(joined, labels, problem.classes, groups=groups)
             else:
-                out = loo_gram((beside + self._grams[i])[None], labels, problem.classes, groups=groups)
-            loss[i], accuracy[i] = out.loss[0], out.accuracy[0]
+                out = loo_gram(beside + self._grams[some], labels, problem.classes, groups=groups)
+            loss[some], accuracy[some] = out.loss, out.accuracy
         return _Errors(loss, accuracy)
 
     @cached_property
-    def _columns(self) -> Scores:
-        """(n, V, K) log-scores. An image without an answer counts as all labels censored, which speaks
-        against the candidate."""
-        return choice.columns(self.problem, self.scores).reshape(len(self.rows), len(self.scores), -1)
-
-    @cached_property
     def _grams(self) -> NDArray[np.float64]:
-        """(V, n, n) Gram matrices of the centred log-scores."""
-        centred = self._columns - self._columns.mean(axis=0)
-        return np.stack([view @ view.T for view in centred.transpose(1, 0, 2)])
+        """(V, n, n)."""
+        return self.heard if self.heard.shape[2] == len(self.rows) else _gram(self.heard)
 
 
 class _Errors(NamedTuple):

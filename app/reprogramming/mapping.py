@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from app.contracts import Arrays, Labels, ScoreKind, Scores, TargetScores
 from app.errors import BadRequest
-from app.reprogramming import heads
+from app.reprogramming import heads, kernel, pooled
 from app.reprogramming.heads import softmax, squared_distances
 from app.reprogramming.ridge import LeaveOneOut, loo_ridge
 from app.reprogramming.scores import log_scores, score_floor, shares
@@ -216,8 +216,23 @@ def linear_mapping(
     """Multinomial logistic head on log-scores (n, F); its penalty by cross-validation, groups together. Of
     many labels (`view`, see `view_width`) one on each view, pooled with ridge regression on all of them."""
     if l2 == "cv":
-        return _mapping(_line(features, labels, classes, groups, seed, pixels, view))
+        return linear_head(features, labels, classes, groups, seed, pixels, view)[0]
     return _mapping(heads.fit_linear(features, labels, classes, (l2,), groups, seed, pixels, view))
+
+
+def linear_head(
+    features: Floats,
+    labels: Labels,
+    classes: int,
+    groups: NDArray[Any] | None = None,
+    seed: int = 0,
+    pixels: int = 0,
+    view: int = 0,
+    aside: heads.Rows | None = None,
+) -> tuple[LabelMapping, TargetScores]:
+    """`linear_mapping` by cross-validation, and what it says of rows it has not seen, see `best_head`."""
+    line = _line(features, labels, classes, groups, seed, pixels, view, aside)
+    return _mapping(line), line.held_out
 
 
 def view_width(source_labels: int, kind: ScoreKind) -> int:
@@ -235,7 +250,21 @@ def kernel_mapping(
     pixels: int = 0,
 ) -> LabelMapping:
     """RBF least-squares head on log-scores (n, F); width, penalty and sharpness by leave-one-out."""
-    return _mapping(heads.fit_kernel(features, labels, classes, groups, seed, pixels))
+    return kernel_head(features, labels, classes, groups, seed, pixels)[0]
+
+
+def kernel_head(
+    features: Floats,
+    labels: Labels,
+    classes: int,
+    groups: NDArray[Any] | None = None,
+    seed: int = 0,
+    pixels: int = 0,
+    aside: heads.Rows | None = None,
+) -> tuple[LabelMapping, TargetScores]:
+    """`kernel_mapping`, and what it says of rows it has not seen, see `best_head`."""
+    fit = kernel.fit_kernel(features, labels, classes, groups, seed, pixels, aside)
+    return _mapping(fit), fit.held_out
 
 
 def best_head(
@@ -246,20 +275,25 @@ def best_head(
     groups: NDArray[Any] | None = None,
     pixels: int = 0,
     view: int = 0,
-) -> tuple[LabelMapping, float]:
-    """The linear head, the kernel head or a mixture; and how often it is right on rows it has not seen.
+    aside: heads.Rows | None = None,
+) -> tuple[LabelMapping, TargetScores]:
+    """The linear head, the kernel head or a mixture; and what it says of rows it has not seen, (n, T).
+
+    The mapping is fitted on all rows. What is said of each row is by one fitted without it: out of fold, or
+    leaving it out; of rows set `aside` (n,) by one whose every choice was made on the other rows alone.
 
     Few columns: the geometric mean of what the two say, each as strongly as held-out cross-entropy wants. A
     mean is rarely worse than the better of the two and often better than both (measured); a share of nothing
     leaves the other head alone. The last `pixels` columns are pixel features beside the scores (a fused
     head); `view`: see `view_width`.
     """
-    line = _line(features, labels, classes, groups, seed, pixels, view)
+    line = _line(features, labels, classes, groups, seed, pixels, view, aside)
     if features.shape[1] - pixels > KERNEL_COLUMNS:
-        return _mapping(line), _right(line.held_out, labels)
-    kernel = heads.fit_kernel(features, labels, classes, groups, seed, pixels)
-    *shares, held_out = heads.pool(line.held_out, kernel.held_out, labels)
-    return _mixed(line, kernel, *shares), _right(held_out, labels)
+        return _mapping(line), line.held_out
+    bent = kernel.fit_kernel(features, labels, classes, groups, seed, pixels, aside)
+    judged = np.ones(len(labels), bool) if aside is None else ~aside
+    *shares, held_out = pooled.pool(line.held_out, bent.held_out, labels, judged)
+    return _mixed(line, bent, *shares), held_out
 
 
 def cross_fit(
@@ -281,10 +315,6 @@ def cross_fit(
     return out
 
 
-def _right(scores: Floats, labels: Labels) -> float:
-    return float((scores.argmax(axis=1) == labels).mean())
-
-
 def _line(
     features: Floats,
     labels: Labels,
@@ -293,27 +323,28 @@ def _line(
     seed: int,
     pixels: int,
     view: int,
+    aside: heads.Rows | None = None,
 ) -> heads.Fit:
     if view:
-        return heads.fit_views(features, labels, classes, groups, seed, view, pixels)
-    return heads.fit_linear(features, labels, classes, heads.PENALTIES, groups, seed, pixels)
+        return pooled.fit_views(features, labels, classes, groups, seed, view, pixels, aside)
+    return heads.fit_linear(features, labels, classes, heads.PENALTIES, groups, seed, pixels, aside=aside)
 
 
-def _mixed(line: heads.Fit, kernel: heads.Fit, one: float, other: float) -> LabelMapping:
+def _mixed(line: heads.Fit, bent: heads.Fit, one: float, other: float) -> LabelMapping:
     """The values of a linear head and of a kernel head, `one` and `other` times, before one softmax: the
     geometric mean of the two. The linear one reads the columns as the kernel one scales them."""
-    weights = one * line.weights * (kernel.scale / line.scale)[:, None]
-    bias = one * (line.bias + (kernel.mean - line.mean) / line.scale @ line.weights)
+    weights = one * line.weights * (bent.scale / line.scale)[:, None]
+    bias = one * (line.bias + (bent.mean - line.mean) / line.scale @ line.weights)
     if not other:
-        return LabelMapping("linear", weights, bias, kernel.mean, kernel.scale)
+        return LabelMapping("linear", weights, bias, bent.mean, bent.scale)
     return LabelMapping(
         "mixed" if one else "kernel",
-        other * kernel.weights,
-        bias + other * kernel.bias,
-        kernel.mean,
-        kernel.scale,
-        kernel.support,
-        kernel.gamma,
+        other * bent.weights,
+        bias + other * bent.bias,
+        bent.mean,
+        bent.scale,
+        bent.support,
+        bent.gamma,
         weights if one else None,
     )
 

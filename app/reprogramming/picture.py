@@ -116,7 +116,19 @@ def fit(image: Images, height: int, width: int, box: Box | None = None) -> Image
     bilinear, antialiased, deterministic."""
     if box is None and image.shape[:2] == (height, width):
         return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box))
+    return stretched(opened(image), height, width, box)
+
+
+def opened(image: Images) -> Image.Image:
+    """uint8 (H, W, 3), as Pillow holds it."""
+    return Image.fromarray(image)
+
+
+def stretched(image: Image.Image, height: int, width: int, box: Box | None = None) -> Images:
+    """`fit` of an opened image."""
+    if box is None and image.size == (width, height):
+        return np.asarray(image)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box))
 
 
 @lru_cache(maxsize=64)

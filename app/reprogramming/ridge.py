@@ -111,9 +111,11 @@ def _held_out(residual: Floats, basis: Floats, shrink: Floats, groups: NDArray[A
     if groups is None:
         return held_out
     _, unit, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    for u in np.flatnonzero(counts > 1):
-        rows = np.flatnonzero(unit.ravel() == u)
+    ordered = np.argsort(unit.ravel(), kind="stable")
+    first = np.cumsum(counts) - counts
+    for count in np.unique(counts[counts > 1]):  # groups of one size at once
+        rows = ordered[first[counts == count][:, None] + np.arange(count)]  # (G, count)
         part = basis[:, rows]
-        block = (part * shrink[:, None, :]) @ part.transpose(0, 2, 1) + 1.0 / n
-        held_out[:, rows] = np.linalg.solve(np.eye(len(rows)) * (1 + 1e-9) - block, residual[:, rows])
+        block = (part * shrink[:, None, None, :]) @ part.swapaxes(2, 3) + 1.0 / n
+        held_out[:, rows] = np.linalg.solve(np.eye(count) * (1 + 1e-9) - block, residual[:, rows])
     return held_out

@@ -16,15 +16,28 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from app.contracts import Images, Vector
-from app.reprogramming.picture import fit, resampling
+from app.reprogramming.picture import opened, resampling, stretched
 
 Floats = NDArray[np.float32]
 Basis = Literal["grid", "dct", "pixel"]
 
 MAX_SIZE = 2048  # pixels a side: above any source model's input
 MAX_SCALE = 4.0
+
+#: (flip, quarter turns) -> the one exchange of pixels that does both.
+_TURNS: dict[tuple[bool, int], int | None] = {
+    (False, 0): None,
+    (False, 1): Image.Transpose.ROTATE_90,
+    (False, 2): Image.Transpose.ROTATE_180,
+    (False, 3): Image.Transpose.ROTATE_270,
+    (True, 0): Image.Transpose.FLIP_LEFT_RIGHT,
+    (True, 1): Image.Transpose.TRANSPOSE,
+    (True, 2): Image.Transpose.FLIP_TOP_BOTTOM,
+    (True, 3): Image.Transpose.TRANSVERSE,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,47 +187,58 @@ def render_many(views: Sequence[View], images: Images) -> Images:
     if any(view.size != size for view in views):
         raise ValueError("views rendered together have one size")
     out = np.empty((len(views), n, size, size, 3), dtype=np.uint8)
-    groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for i, view in enumerate(views):
         top, left, side = view.box()
         part = (top, left) if side > size else None
-        groups[side, part, view.turns % 4, view.flip, view.gain, view.brightness].append(i)
-    for members in groups.values():
-        _render_group([views[i] for i in members], images, [out[i] for i in members])
+        alike[side, part, view.turns % 4, view.flip, view.gain, view.brightness].append(i)
+    groups = [_Group([views[i] for i in same], [out[i] for i in same]) for same in alike.values()]
+    for i, image in enumerate(images):
+        turned: dict[int | None, Image.Image] = {None: opened(image)}
+        for group in groups:
+            turn = _TURNS[group.view.flip, group.view.turns % 4]
+            if turn not in turned:
+                turned[turn] = turned[None].transpose(Image.Transpose(turn))
+            group.render(i, turned[turn])
     return out.reshape(len(views) * n, size, size, 3)
 
 
-def _render_group(views: Sequence[View], images: Images, outs: Sequence[Images]) -> None:
+class _Group:
     """Views of equal placement side, part, turn, flip and tone, into their (N, S, S, 3) outputs. Image by
     image: one image's floats stay in the processor's cache."""
-    first = views[0]
-    plainly: list[Images] = []  # where the toned image goes as it is
-    shifted: list[tuple[Images, Floats]] = []  # where it is overlaid, and with what
-    for view, out in zip(views, outs, strict=True):
-        shift = offset(view)
-        _paint_frame(view, shift, out)
-        placed = out[:, *view.placed]
-        if shift is None or view.mask == "frame":
-            plainly.append(placed)
-        else:
-            shifted.append((placed, np.ascontiguousarray(shift[view.placed])))
-    table = _tone_table(first.gain, first.brightness)
-    side = min(first.size, first.box()[2])
-    toned, scratch = np.empty((2, side, side, 3), dtype=np.float32)
-    for i, image in enumerate(images):
-        resized = _resized(first, _turned(first, image))
-        if plainly:
+
+    def __init__(self, views: Sequence[View], outs: Sequence[Images]) -> None:
+        self.view = views[0]
+        self._plainly: list[Images] = []  # where the toned image goes as it is
+        self._shifted: list[tuple[Images, Floats]] = []  # where it is overlaid, and with what
+        for view, out in zip(views, outs, strict=True):
+            shift = offset(view)
+            _paint_frame(view, shift, out)
+            placed = out[:, *view.placed]
+            if shift is None or view.mask == "frame":
+                self._plainly.append(placed)
+            else:
+                self._shifted.append((placed, np.ascontiguousarray(shift[view.placed])))
+        self._table = _tone_table(self.view.gain, self.view.brightness)
+        side = min(self.view.size, self.view.box()[2])
+        self._toned, self._scratch = np.empty((2, side, side, 3), dtype=np.float32)
+
+    def render(self, i: int, turned: Image.Image) -> None:
+        """Image number i, turned and flipped already."""
+        resized = _resized(self.view, turned)
+        if self._plainly:
             plain = resized
-            if table is not None:
-                plain = np.frombuffer(resized.tobytes().translate(table), np.uint8).reshape(resized.shape)
-            for placed in plainly:
+            if self._table is not None:
+                plain = np.frombuffer(resized.tobytes().translate(self._table), np.uint8)
+                plain = plain.reshape(resized.shape)
+            for placed in self._plainly:
                 placed[i] = plain
-        if shifted:
-            toned[:] = resized
-            _toned(toned, first.gain, first.brightness)
-            for placed, shift in shifted:
-                np.add(toned, shift, out=scratch)
-                placed[i] = _whole(scratch)  # an exact cast
+        if self._shifted:
+            self._toned[:] = resized
+            _toned(self._toned, self.view.gain, self.view.brightness)
+            for placed, shift in self._shifted:
+                np.add(self._toned, shift, out=self._scratch)
+                placed[i] = _whole(self._scratch)  # an exact cast
 
 
 def _paint_frame(view: View, shift: Floats | None, out: Images) -> None:
@@ -249,22 +273,15 @@ def _tone_table(gain: float, brightness: float) -> bytes | None:
     return None if np.array_equal(toned, levels) else toned.tobytes()
 
 
-def _resized(view: View, image: Images) -> Images:
+def _resized(view: View, image: Image.Image) -> Images:
     """The image as large as it is placed, or of a larger one the part that shows."""
     top, left, side = view.box()
     if side <= view.size:
-        return fit(image, side, side)
-    height, width = image.shape[:2]
+        return stretched(image, side, side)
+    width, height = image.size
     across, down = width / side, height / side
     right, bottom = min(width, (view.size - left) * across), min(height, (view.size - top) * down)
-    return fit(image, view.size, view.size, (-left * across, -top * down, right, bottom))
-
-
-def _turned(view: View, image: Images) -> Images:
-    if not view.flip and not view.turns % 4:
-        return image
-    image = image[:, ::-1] if view.flip else image
-    return np.ascontiguousarray(np.rot90(image, view.turns % 4))
+    return stretched(image, view.size, view.size, (-left * across, -top * down, right, bottom))
 
 
 def _pixels(values: Floats) -> Images:

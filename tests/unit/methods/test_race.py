@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.contracts import MethodState
-from app.methods import Race, Shape
+from app.methods import Race, Shape, finals
 from app.methods import race as race_module
 from app.methods.candidates import ZOOMED, candidates
 from app.methods.race import FIRST, NEAR, SECOND, RaceOptions, spread
@@ -108,8 +108,8 @@ def test_a_race_too_long_for_its_checkpoint_asks_again_and_ends_the_same(
 ) -> None:
     """What is paid is at hand, in the checkpoint or for the asking."""
     ends: list[bytes] = []
-    for most in (race_module.MOST_HEARD, 0):
-        monkeypatch.setattr(race_module, "MOST_HEARD", most)
+    for most in (finals.MOST_KEPT, 0):
+        monkeypatch.setattr(finals, "MOST_KEPT", most)
         source = Source()
         task = problem(source, queries=5000, views=2)
         race, asked = Race(), 0
@@ -118,6 +118,10 @@ def test_a_race_too_long_for_its_checkpoint_asks_again_and_ends_the_same(
                 asked = max(asked, len(wish.views))
             if state.phase == NEAR:
                 assert (race_module.HEARD in state.arrays) == (most > 0)
+            if state.phase in finals.SPLITS and state.meta["prefix"] == 2:
+                wish = race.ask(task, state)
+                assert wish is not None
+                assert len(wish.views) == (1 if most else 2)
         ends.append(to_bytes(race.program(task, state)))
         assert (asked == race.rounds(task.shape).drawn) == (most == 0)
     assert ends[0] == ends[1]
@@ -158,8 +162,8 @@ def test_a_checkpoint_of_a_race_on_fewer_images_goes_on() -> None:
     source = Source()
     task = problem(source, queries=8000, views=2)
     race = Race()
-    old = next(state for state in play(race, task, source) if "heard" in state.arrays)
-    old.arrays["heard"] = old.arrays["heard"][:, :40]
+    old = next(state for state in play(race, task, source) if race_module.HEARD in state.arrays)
+    old.arrays[race_module.HEARD] = old.arrays[race_module.HEARD][:, :40]
     *_, last = play(race, task, source, old)
     assert last.phase == "done"
     assert len(race.program(task, last).views) <= 2
