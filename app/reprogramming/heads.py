@@ -181,19 +181,19 @@ def fit_logistic(
 ) -> Fit:
     """`fit_linear` of columns on their axes."""
     solver = _Solver(columns.principal, one_hot(labels, classes))
-    inside = np.ones(len(labels), bool) if aside is None else ~aside
-    best, solution, held_out, sharpness = penalties[0], None, None, 1.0
+    everyone = np.ones(len(labels), bool)
+    inside = everyone if aside is None else ~aside
+    best, solution, held_out, sharpness = penalties[0], None, np.zeros(solver.targets.shape), 1.0
     if len(penalties) > 1:
         folds = np.full(len(labels), ASIDE)
         folds[inside] = fold_numbers(labels[inside], FOLDS, seed, None if groups is None else groups[inside])
         best, solution, held_out, sharpness = _choose(solver, labels, penalties, folds)
     if aside is not None:
         solution = solver.solve(inside, best, solution, STEPS)
-        said = solver.predict(solution, sharpness)
-        held_out = said if held_out is None else np.where(aside[:, None], said, held_out)
-    weights, bias = solver.solve(np.ones(len(labels), bool), best, solution, STEPS)
-    if held_out is None:
-        held_out = solver.predict((weights, bias))
+        held_out[aside] = softmax(sharpness * solver.values(solution, aside))
+    weights, bias = solver.solve(everyone, best, solution, STEPS)
+    if len(penalties) == 1:
+        held_out[inside] = softmax(solver.values((weights, bias), inside))
     return columns.head(sharpness * weights, sharpness * bias, held_out)
 
 
@@ -210,7 +210,7 @@ def _choose(
         logs = np.zeros(solver.targets.shape)
         for fold in range(FOLDS):
             solution = solver.solve(judged & (folds != fold), penalty, solutions[fold], FOLD_STEPS)
-            logs[folds == fold] = np.log(np.maximum(solver.predict(solution)[folds == fold], LEAST))
+            logs[folds == fold] = np.log(np.maximum(softmax(solver.values(solution, folds == fold)), LEAST))
             solutions[fold] = solution
         sharpness, loss = sharpen(logs[judged], labels[judged], TEMPERATURES)
         if found is not None and loss >= found[0]:
@@ -258,8 +258,9 @@ class _Solver:
         u = minimize(objective, u.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(u.shape)
         return stretch[:, None] * u[:-1], np.sqrt(classes) * u[-1]
 
-    def predict(self, solution: Solution, sharpness: float = 1.0) -> Floats:
-        return softmax(sharpness * (self.columns @ solution[0] + solution[1]))
+    def values(self, solution: Solution, rows: Rows) -> Floats:
+        """(m, T) of the chosen rows, before the softmax."""
+        return self.columns[rows] @ solution[0].astype(np.float32) + solution[1]
 
 
 def sharpen(values: Floats, labels: Labels, factors: Floats = SHARPNESS) -> tuple[float, float]:
