@@ -24,8 +24,10 @@ def stratified_split(
 
 
 def fold_numbers(labels: Labels, folds: int, seed: int, groups: NDArray[Any] | None = None) -> Labels:
-    """(N,) the fold, 0 .. folds - 1, that each row is held out in; stratified, groups together."""
-    return _assign(labels, np.full(folds, 1.0 / folds), seed, groups)
+    """(N,) the fold, 0 .. folds - 1, that each row is held out in; stratified, groups together. Where
+    all rows would be held out at once (one group has them all), they take turns."""
+    parts = _assign(labels, np.full(folds, 1.0 / folds), seed, groups)
+    return parts if np.ptp(parts) else np.arange(len(labels)) % folds
 
 
 def _assign(labels: Labels, fractions: NDArray[np.float64], seed: int, groups: NDArray[Any] | None) -> Labels:

@@ -28,7 +28,7 @@ from benchmarks.learning import tasks
 
 SIDE, FRAME, BATCH, STEP_SIZE, START = 128, 0.5, 20, 0.05, 0.3
 MEAN, SCALE = 127.0, 128.0  # of the network's input
-STEPS, SEEDS = 150, 3
+STEPS, SEEDS = 600, 3
 EVERY = 25  # steps between validations
 CHECKED, DIRECTIONS = 4, 640  # images and directions of the estimator's check
 COSINES = ((3, 1, 0.005, 0.95), (12, 2, 0.02, 0.7))  # d, cells a side, beta, goal
@@ -154,7 +154,8 @@ def estimator() -> dict[str, Any]:
 
 
 def _learned(net: torch.nn.Module, task: tasks.Task, row: Row, steps: int, seed: int) -> tuple[float, float]:
-    """Test accuracy of the prompt that is best on validation images, and of a linear head without one."""
+    """Test accuracy of the prompt that is best on validation images, and of a linear head on the scores under
+    the prompt it started from."""
     rows = task.rows(seed, 10_000)
     images = {split: task.images[at] for split, at in rows.items()}
     labels = {split: task.labels[at] for split, at in rows.items()}

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.errors import BadRequest
 from app.reprogramming import pooled
@@ -251,6 +253,34 @@ def test_rows_set_aside_are_judged_by_the_head_of_the_others() -> None:
     _, said = kernel_head(x, y, 2, aside=aside)
     alone = kernel_mapping(x[~aside], y[~aside], 2).apply(x[aside])
     assert np.abs(said[aside] - alone).mean() < 0.02
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    n=st.integers(6, 40),
+    classes=st.integers(2, 7),
+    width=st.sampled_from([2, 5, 24]),
+    views=st.integers(1, 3),
+    units=st.integers(0, 5),
+    kind=st.sampled_from(["any", "constant", "one differs", "hard"]),
+)
+def test_whatever_the_answers_a_head_is_finite(
+    seed: int, n: int, classes: int, width: int, views: int, units: int, kind: str
+) -> None:
+    """Few rows, classes without any, constant columns, one group of all: a head comes out, and what it says."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(n, width * views)), rng.integers(classes, size=n)
+    if kind != "any":
+        x = (x > 1).astype(float) if kind == "hard" else np.ones_like(x)
+        x[0, 0] += kind == "one differs"
+    aside = np.arange(n) >= n - max(1, n // 5)
+    groups = np.where(aside, 99, rng.integers(units, size=n)) if units else None
+    view = width if width >= 20 else 0
+    for out in (None, aside):
+        head, said = best_head(x, y, classes, groups=groups, view=view, aside=out)
+        np.testing.assert_allclose(said.sum(axis=1), 1)
+        assert np.isfinite(head.apply(x)).all()
 
 
 def test_a_view_met_again_has_the_same_fit() -> None:

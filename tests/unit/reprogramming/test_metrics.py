@@ -254,6 +254,12 @@ def test_folds_are_even() -> None:
     assert (folds != fold_numbers(labels, 3, 1)).any()
 
 
+def test_no_fold_holds_out_everything() -> None:
+    labels = np.arange(12) % 3
+    assert set(fold_numbers(labels, 3, 0, np.zeros(12)).tolist()) == {0, 1, 2}
+    assert len(set(fold_numbers(np.arange(5), 3, 0).tolist())) > 1
+
+
 # ---------------------------------------------------------------- baselines without a query
 
 
