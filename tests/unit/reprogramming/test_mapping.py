@@ -268,7 +268,7 @@ def test_rows_set_aside_are_judged_by_the_head_of_the_others() -> None:
 def test_whatever_the_answers_a_head_is_finite(
     seed: int, n: int, classes: int, width: int, views: int, units: int, kind: str
 ) -> None:
-    """Few rows, classes without any, constant columns, one group of all: a head comes out, and what it says."""
+    """Few rows, classes without any, constant columns, one group of all: a head comes out all the same."""
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(n, width * views)), rng.integers(classes, size=n)
     if kind != "any":
