@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from app.reprogramming.program import Program
 from app.reprogramming.transform import View
 
 FINAL_STEP = 2**30  # the checkpoint of the finished program sorts after every step's
+
 #: A figure of chosen rows of the test images; None where they do not define it.
 Figure = Callable[[NDArray[np.intp]], float | None]
 LEARNING: tuple[Split, ...] = ("train", "val")
@@ -37,6 +38,15 @@ NO_VERDICT: dict[str, Any] = {
     "p_value": None,
     "sentence": "The money ran out before any test image was answered: the program is not judged.",
 }
+
+
+class Rival(NamedTuple):
+    """A baseline on the test split: what it predicts (N,), the training queries it needed, and its target
+    scores (N, T) where it has any."""
+
+    predicted: Labels
+    queries: int
+    said: TargetScores | None = None
 
 
 def judge(
@@ -63,7 +73,7 @@ def judge(
     target = programs.score(program, scores[1:], images)
     mine = target.argmax(axis=1) == labels
     names, beside = problem.target_labels, rivals(problem, images, scores[0], records)
-    right = {name: predicted == labels for name, (predicted, _) in beside.items()}
+    right = {name: rival.predicted == labels for name, rival in beside.items()}
     parts = {"program": mine, "pixels": right["raw_pixels"]}
     if paid is not None:
         name, predicted = _other_part(problem, program, paid, images, scores[1:])
@@ -83,15 +93,15 @@ def judge(
             "images": len(labels),
             "unanswered": int((~answered).sum()),
             "queries_per_prediction": len(program.views),
-            **describe(target, labels, names, problem.seed, beside["linear_head"][0]),
+            **describe(target, labels, names, problem.seed, beside["linear_head"].predicted),
         },
         "baselines": {
             name: {
                 **_accuracy(right[name]),
-                "queries": queries,
-                **_resampled(_figures(labels, predicted), len(labels), problem.seed),
+                "queries": rival.queries,
+                **_resampled(_figures(labels, rival.predicted, rival.said), len(labels), problem.seed),
             }
-            for name, (predicted, queries) in beside.items()
+            for name, rival in beside.items()
         },
         "verdict": verdict | {"parts": {name: _accuracy(flags) for name, flags in parts.items()}},
     }
@@ -117,16 +127,15 @@ def rehead(problem: Problem, program: Program, paid: dict[Split, Scores], head: 
 
 def rivals(
     problem: Problem, images: Images, plain: Scores, records: NDArray[np.float64] | None = None
-) -> dict[str, tuple[Labels, int]]:
-    """Each baseline's predictions on the test split, and the training queries it needed. `plain` (n, K) are
-    the scores of the plain images."""
+) -> dict[str, Rival]:
+    """Each baseline on the test split. `plain` (n, K) are the scores of the plain images."""
     found = free_rivals(problem, images, records) | paid_rivals(problem, images, plain)
     return {name: found[name] for name in BASELINES}
 
 
 def free_rivals(
     problem: Problem, images: Images, records: NDArray[np.float64] | None = None
-) -> dict[str, tuple[Labels, int]]:
+) -> dict[str, Rival]:
     """Those that ask no source model. `raw_pixels` learns from the features of the records themselves, too,
     where the images were drawn from such."""
     labels = np.concatenate([problem.labels[split] for split in LEARNING])
@@ -137,12 +146,12 @@ def free_rivals(
         known = np.concatenate([learned, known], axis=1)
         asked = np.concatenate([records, asked], axis=1)
     return {
-        "majority": (np.full(len(images), metrics.majority(labels), dtype=np.intp), 0),
-        "raw_pixels": (metrics.raw_pixel_baseline(known, labels, asked, problem.seed), 0),
+        "majority": Rival(np.full(len(images), metrics.majority(labels), dtype=np.intp), 0),
+        "raw_pixels": Rival(metrics.raw_pixel_baseline(known, labels, asked, problem.seed), 0),
     }
 
 
-def paid_rivals(problem: Problem, images: Images, plain: Scores) -> dict[str, tuple[Labels, int]]:
+def paid_rivals(problem: Problem, images: Images, plain: Scores) -> dict[str, Rival]:
     """Those that learn from the source model's scores of the plain images, and read `plain` (n, K)."""
     labels = np.concatenate([problem.labels[split] for split in LEARNING])
     scores = np.concatenate([problem.probe[split] for split in LEARNING])
@@ -157,16 +166,15 @@ def paid_rivals(problem: Problem, images: Images, plain: Scores) -> dict[str, tu
     log_scores = mapping.log_scores(scores, problem.floor, problem.score_kind)
     view = mapping.view_width(scores.shape[1], problem.score_kind)
     head = mapping.linear_mapping(log_scores, labels, classes, groups=groups, seed=problem.seed, view=view)
-    return {
-        "mapping_only": (_plain_program(problem, images, mapped, plain), len(labels)),
-        "linear_head": (_plain_program(problem, images, head, plain), len(labels)),
-    }
+    found = {"mapping_only": mapped, "linear_head": head}
+    said = {name: _plain_program(problem, images, one, plain) for name, one in found.items()}
+    return {name: Rival(scores.argmax(axis=1), len(labels), scores) for name, scores in said.items()}
 
 
-def _plain_program(problem: Problem, images: Images, head: LabelMapping, plain: Scores) -> Labels:
-    """What the plain program with this mapping predicts from (n, K) scores."""
+def _plain_program(problem: Problem, images: Images, head: LabelMapping, plain: Scores) -> TargetScores:
+    """(n, T) of the plain program with this mapping, from (n, K) scores."""
     program = assembled(problem, (View(size=problem.size),), head)
-    return programs.score(program, plain[None], images).argmax(axis=1)
+    return programs.score(program, plain[None], images)
 
 
 def _accuracy(right: NDArray[np.bool_]) -> dict[str, Any]:
@@ -183,23 +191,24 @@ def describe(
     predicted = target.argmax(axis=1)
     confusion = metrics.confusion(labels, predicted, len(names))
     beside = None if head is None else metrics.confusion(labels, head, len(names))
-    more: dict[str, Figure] = {
-        "auroc": lambda rows: metrics.auroc(target[rows], labels[rows]),
-        "ece": lambda rows: metrics.ece(target[rows], labels[rows]),
-    }
     return {
-        **_resampled(_figures(labels, predicted) | more, len(labels), seed),
+        **_resampled(_figures(labels, predicted, target), len(labels), seed),
         "confusion": confusion.tolist(),
         "labels": list(names),
         "per_class": classes(confusion, names, beside),
     }
 
 
-def _figures(labels: Labels, predicted: Labels) -> dict[str, Figure]:
-    return {
+def _figures(labels: Labels, predicted: Labels, said: TargetScores | None) -> dict[str, Figure]:
+    """Of predictions (N,), and of the target scores (N, T) they come from, where there are any."""
+    out: dict[str, Figure] = {
         "balanced_accuracy": lambda rows: metrics.balanced_accuracy(labels[rows], predicted[rows]),
         "macro_f1": lambda rows: metrics.macro_f1(labels[rows], predicted[rows]),
     }
+    if said is not None:
+        out["auroc"] = lambda rows: metrics.auroc(said[rows], labels[rows])
+        out["ece"] = lambda rows: metrics.ece(said[rows], labels[rows])
+    return out
 
 
 def _resampled(figures: Mapping[str, Figure], n: int, seed: int) -> dict[str, Any]:

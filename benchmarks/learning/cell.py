@@ -226,7 +226,7 @@ def _rivals(cell: Cell, problem: Problem, images: Images, labels: Labels, source
     """Everything a program is compared with, and a model on what the images were made of."""
     plain = asked(source, (View(size=source.side),), images)[0]
     paid = report.paid_rivals(problem, images, plain)
-    right = {name: (predicted == labels, queries) for name, (predicted, queries) in paid.items()}
+    right = {name: (rival.predicted == labels, rival.queries) for name, rival in paid.items()}
     found = _free(cell, problem, images, labels) | right
     return {
         "rivals": {
@@ -248,7 +248,7 @@ def _free(
     counts = "-".join(str(len(rows)) for rows in problem.labels.values())
     path = sources.CACHE / "free" / f"{cell.task}-{counts}-s{cell.seed}.json"
     if not path.exists():
-        predictions = {name: found for name, (found, _) in report.free_rivals(problem, images).items()}
+        predictions = {name: rival.predicted for name, rival in report.free_rivals(problem, images).items()}
         if tasks.load(cell.task).raw is not None:
             predictions["raw_data"] = _raw_data(cell)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -175,6 +175,10 @@ async def test_a_job_rests_after_the_probe_and_says_what_to_expect(tmp_path: Pat
         for name in ("auroc", "ece", "macro_f1", "balanced_accuracy"):
             low, high = ended["metrics"]["test"][f"{name}_ci95"]
             assert low <= ended["metrics"]["test"][name] <= high
+            for rival in ("linear_head", "mapping_only"):
+                beside = ended["metrics"]["baselines"][rival]
+                assert beside[f"{name}_ci95"][0] <= beside[name] <= beside[f"{name}_ci95"][1]
+        assert "auroc" not in ended["metrics"]["baselines"]["raw_pixels"]
         curve = await place.ok("GET", f"/v1/jobs/{job['id']}/metrics")
         judged = [point for point in curve["data"] if "val_accuracy" in point]
         assert (curve["forecast"] is None) is (len(judged) < 3)

@@ -184,6 +184,7 @@ def _report(old: bool) -> dict[str, Any]:
         beside = {"linear_head": dict(shares)}
         judged |= {"balanced_accuracy": 0.7, "balanced_accuracy_ci95": [0.5, 0.8]}
         judged |= {"macro_f1": 0.6, "macro_f1_ci95": [0.4, 0.7]}
+        judged |= {"auroc": 0.85, "auroc_ci95": [0.7, 0.9], "ece": 0.2, "ece_ci95": [0.1, 0.3]}
     rows = [{"label": str(i), "support": 4, **shares, **beside} for i in range(CLASSES)]
     return {
         "test": judged

@@ -279,6 +279,8 @@ async def test_every_score_has_its_interval_and_what_it_is_held_against(full: Si
     assert len(re.findall(r"<small>30 to 95 %</small><br><small>head 75 %</small>", per_class)) == 3 * 10
     assert "linear head 70.0 %" in per_class
     assert "linear head 60.0 %" in per_class
+    assert "linear head 0.850, chance 0.5" in per_class
+    assert "linear head 20.0 %" in per_class[per_class.index("Calibration error") :]
     for text in re.findall(r'"text":"([^"]+)"', page) or [page]:
         assert re.search(rf"on validation \({NUMBER} to {NUMBER} %\)", text), text
     assert "For comparison: Commonest class (test) 75.0 % (60.0 to 86.0 %)" in page
