@@ -312,6 +312,7 @@ def _mapping_arrays(name: str, mapping: LabelMapping) -> dict[str, NDArray[np.fl
 
 def _mapping_of(state: MethodState, name: str) -> LabelMapping:
     parts = {n.removeprefix(f"{name}."): a for n, a in state.arrays.items() if n.startswith(f"{name}.")}
-    fitted = "mixed" if "linear" in parts else "kernel" if "support" in parts else "linear"
+    beside = "whitened" if "turn" in parts else "mixed"
+    fitted = beside if "linear" in parts else "kernel" if "support" in parts else "linear"
     kind = "group" if parts.pop("kind") else fitted
     return LabelMapping.from_arrays(parts, {"kind": kind, "gamma": float(parts.pop("gamma", 0.0))})

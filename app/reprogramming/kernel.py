@@ -12,7 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contracts import Labels
-from app.reprogramming.heads import Fit, Floats, Rows, column_scale, sharpen, softmax, squared_distances
+from app.reprogramming.heads import (
+    WHITENINGS,
+    Fit,
+    Floats,
+    Principal,
+    Rows,
+    column_scale,
+    sharpen,
+    softmax,
+    squared_distances,
+)
 from app.reprogramming.ridge import loo_from_spectrum, one_hot
 
 WIDTHS = (0.1, 0.3, 1.0)  # gamma * F on standardised columns
@@ -29,7 +39,8 @@ def fit_kernel(
     pixels: int = 0,
     aside: Rows | None = None,
 ) -> Fit:
-    """RBF least-squares head, width and penalty by exact leave-one-out.
+    """RBF least-squares head; width, penalty and whitening by exact leave-one-out. Scores of few labels lean
+    on each other: distances are measured on their axes, the short ones stretched, where that errs less.
 
     Its held-out values also set the sharpness of the softmax that turns values into probabilities. Of many
     rows, a sample chooses the width. The last `pixels` columns, if any, weigh as much in a distance as all
@@ -42,13 +53,30 @@ def fit_kernel(
         scale = scale * np.sqrt(2.0 * np.repeat([width - pixels, pixels], [width - pixels, pixels]) / width)
     z = (features - mean) / scale
     inside = np.ones(len(z), bool) if aside is None else ~aside
-    best = _chosen(z[inside], labels[inside], classes, None if groups is None else groups[inside], seed)
+    known = labels[inside], classes, None if groups is None else groups[inside], seed
+    turns = [_turn(z, pixels, power) for power in WHITENINGS]
+    tried = [(turn, _chosen((z if turn is None else z @ turn)[inside], *known)) for turn in turns]
+    turn, best = min(tried, key=lambda one: one[1].loss)
+    z = z if turn is None else z @ turn
     held_out = np.empty((len(z), classes))
     held_out[inside] = best.held_out
     if aside is not None:
         held_out[aside] = softmax(best.values(z[aside], z[inside]))
         best = _fitted(best.width, z, labels, classes, groups, (best.alpha,))
-    return Fit(best.dual, best.bias, mean, scale, held_out, z, best.width / z.shape[1])
+    return Fit(best.dual, best.bias, mean, scale, held_out, z, best.width / z.shape[1], turn)
+
+
+def _turn(z: Floats, pixels: int, power: float) -> Floats | None:
+    """(F, F) that whitens the score columns of z (n, F), their total variance and all pixel columns kept."""
+    few = z.shape[1] - pixels
+    whitened = Principal.of(z[:, :few]).emphasised(power)
+    if not power or not whitened.width:
+        return None
+    turn = np.zeros((z.shape[1], whitened.width + pixels))
+    turn[:few, : whitened.width] = whitened.back(np.eye(whitened.width))
+    turn[few:, whitened.width :] = np.eye(pixels)
+    turn[:few] *= np.sqrt(z[:, :few].var(axis=0).sum() / max(whitened.spread.sum(), 1e-30))
+    return turn
 
 
 class _Kernel(NamedTuple):

@@ -8,7 +8,7 @@ them needs numpy alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -25,7 +25,8 @@ from app.reprogramming.splits import fold_numbers
 __all__ = ["LeaveOneOut", "log_scores", "loo_ridge", "score_floor", "shares"]  # what methods ask of this room
 
 Floats = NDArray[np.float64]
-Kind = Literal["group", "linear", "kernel", "mixed"]
+Kind = Literal["group", "linear", "kernel", "mixed", "whitened"]
+EXTRAS = ("support", "linear", "turn")  # arrays that only some kinds have
 KERNEL_COLUMNS = 100  # with more feature columns a linear head is as good (measured) and far smaller
 
 
@@ -37,28 +38,36 @@ class LabelMapping:
     linear: columns are log-scores; softmax(z @ weights + bias), z = (x - mean) / scale.
     kernel: the same with z replaced by exp(-gamma |z - support_i|^2), i = 1 .. M.
     mixed: softmax of a kernel head's values and z @ linear together.
+    whitened: the same, distances from the support taken of z @ turn.
     """
 
     kind: Kind
-    weights: Floats  # (F, T); for kernel and mixed (M, T), the dual coefficients
+    weights: Floats  # (F, T); of a head with support (M, T), the dual coefficients
     bias: Floats  # (T,)
     mean: Floats  # (F,)
     scale: Floats  # (F,)
-    support: Floats | None = None  # (M, F), standardised
+    support: Floats | None = None  # (M, F), standardised; (M, R) of a whitened head
     gamma: float = 0.0
-    linear: Floats | None = None  # (F, T), of a mixed head
+    linear: Floats | None = None  # (F, T), of a mixed or whitened head
+    turn: Floats | None = None  # (F, R), of a whitened head
 
     def __post_init__(self) -> None:
         width, classes = self.weights.shape
         columns = width
-        if (self.kind in ("kernel", "mixed")) != (self.support is not None):
+        if (self.kind in ("kernel", "mixed", "whitened")) != (self.support is not None):
             raise ValueError("support vectors belong to a kernel mapping, and it needs them")
-        if (self.kind == "mixed") != (self.linear is not None):
+        if (self.kind in ("mixed", "whitened")) != (self.linear is not None):
             raise ValueError("linear weights beside a kernel belong to a mixed mapping, and it needs them")
+        if (self.kind == "whitened") != (self.turn is not None):
+            raise ValueError("a turn of the columns belongs to a whitened mapping, and it needs one")
         if self.support is not None:
             if self.support.ndim != 2 or len(self.support) != width:
                 raise ValueError("one row of dual coefficients per support vector")
             columns = self.support.shape[1]
+        if self.turn is not None:
+            if self.turn.ndim != 2 or self.turn.shape[1] != columns:
+                raise ValueError("the turn does not fit the support vectors")
+            columns = len(self.turn)
         if self.linear is not None and self.linear.shape != (columns, classes):
             raise ValueError("linear weights do not fit the support vectors")
         if self.mean.shape != (columns,) or self.scale.shape != (columns,) or self.bias.shape != (classes,):
@@ -78,6 +87,7 @@ class LabelMapping:
         z = (columns - self.mean) / self.scale
         values = self.bias if self.linear is None else z @ self.linear + self.bias
         if self.support is not None:
+            z = z if self.turn is None else z @ self.turn
             z = np.exp(-self.gamma * squared_distances(z, self.support))
         return softmax(z @ self.weights + values)
 
@@ -95,14 +105,12 @@ class LabelMapping:
             config["kind"],
             *(np.asarray(arrays[name], dtype=np.float64) for name in names),
             gamma=float(config["gamma"]),
-            **{
-                name: np.asarray(arrays[name], np.float64) for name in ("support", "linear") if name in arrays
-            },
+            **{name: np.asarray(arrays[name], np.float64) for name in EXTRAS if name in arrays},
         )
 
     def _arrays(self) -> Arrays:
         arrays: Arrays = {"weights": self.weights, "bias": self.bias, "mean": self.mean, "scale": self.scale}
-        parts = {"support": self.support, "linear": self.linear}
+        parts = {name: getattr(self, name) for name in EXTRAS}
         return arrays | {name: part for name, part in parts.items() if part is not None}
 
 
@@ -337,18 +345,14 @@ def _mixed(line: heads.Fit, bent: heads.Fit, one: float, other: float) -> LabelM
     bias = one * (line.bias + (bent.mean - line.mean) / line.scale @ line.weights)
     if not other:
         return LabelMapping("linear", weights, bias, bent.mean, bent.scale)
-    return LabelMapping(
-        "mixed" if one else "kernel",
-        other * bent.weights,
-        bias + other * bent.bias,
-        bent.mean,
-        bent.scale,
-        bent.support,
-        bent.gamma,
-        weights if one else None,
-    )
+    scaled = replace(bent, weights=other * bent.weights, bias=bias + other * bent.bias)
+    return _mapping(scaled, weights if one else None)
 
 
-def _mapping(fit: heads.Fit) -> LabelMapping:
-    kind = "linear" if fit.support is None else "kernel"
-    return LabelMapping(kind, fit.weights, fit.bias, fit.mean, fit.scale, fit.support, fit.gamma)
+def _mapping(fit: heads.Fit, linear: Floats | None = None) -> LabelMapping:
+    """With `linear` weights (F, T) beside a kernel, if any."""
+    kind: Kind = "linear" if fit.support is None else "kernel" if linear is None else "mixed"
+    if fit.turn is not None:
+        kind, linear = "whitened", np.zeros((len(fit.mean), len(fit.bias))) if linear is None else linear
+    arrays = fit.weights, fit.bias, fit.mean, fit.scale, fit.support
+    return LabelMapping(kind, *arrays, gamma=fit.gamma, linear=linear, turn=fit.turn)

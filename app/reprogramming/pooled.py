@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from app.contracts import Labels
 from app.reprogramming.heads import (
+    EMPHASES,
     LEAST,
+    MOST_VARIANCE,
     PENALTIES,
     TEMPERATURES,
     Axes,
@@ -30,8 +32,6 @@ from app.reprogramming.heads import (
 )
 from app.reprogramming.ridge import loo_from_spectrum, one_hot
 
-#: Of many labels' scores: the axes beyond cost a third of the time and tell nothing (measured).
-MOST_VARIANCE = 0.999
 RIDGES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # times the mean eigenvalue of the Gram matrix
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the second opinion, where two are pooled
 MOST_KEPT = 64  # fits of single views
@@ -51,6 +51,7 @@ def fit_views(
 
     One is the product of what a logistic regression says of each view by itself, and one of the pixel
     features: as if views erred independently, where a regression on thousands of columns at once finds less.
+    Each is made with the emphasis on what varies most that its folds ask for.
     The other is ridge regression on all columns, better where classes lie far apart. Both are linear in the
     columns before the softmax, and so is their geometric mean. The labels of rows set `aside` (n,) have no
     part in any choice, nor in what is said of those rows.
@@ -66,7 +67,7 @@ def fit_views(
             axes = whole
             if last - first < features.shape[1]:
                 axes = Axes.of(part, view, 0, MOST_VARIANCE) if last <= few else Axes.of(part, pixels=pixels)
-            return fit_logistic(axes, labels, classes, PENALTIES, groups, seed, aside)
+            return fit_logistic(axes, labels, classes, PENALTIES, groups, seed, aside, EMPHASES)
 
         return _RECENT.fit((part, labels, units, aside), (classes, seed, last <= few), fit)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import BadRequest
-from app.reprogramming import pooled
+from app.reprogramming import heads, kernel, pooled
 from app.reprogramming.loss import class_weights, cross_entropy, focal
 from app.reprogramming.mapping import (
     LabelMapping,
@@ -182,7 +182,7 @@ def test_the_kernel_head_is_tried_where_a_line_fails() -> None:
     x, y = ring()
     new, truth = ring(seed=1)
     head, held_out = best_head(x, y, 2)
-    assert head.kind in ("kernel", "mixed")
+    assert head.kind in ("kernel", "mixed", "whitened")
     right = (head.apply(new).argmax(axis=1) == truth).mean()
     assert right > 0.9
     assert abs(right - share_right(held_out, y)) < 0.07
@@ -281,6 +281,47 @@ def test_whatever_the_answers_a_head_is_finite(
         head, said = best_head(x, y, classes, groups=groups, view=view, aside=out)
         np.testing.assert_allclose(said.sum(axis=1), 1)
         assert np.isfinite(head.apply(x)).all()
+
+
+def leaning(n: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A ring in two directions that a shared rise and fall of all columns, twenty times as large, drowns."""
+    rng = np.random.default_rng(seed)
+    x, y = ring(n, seed)
+    turn = np.linalg.qr(np.random.default_rng(9).normal(size=(5, 5)))[0]
+    other = np.concatenate([20 * rng.normal(size=(n, 1)), 0.05 * rng.normal(size=(n, 2))], axis=1)
+    return np.concatenate([x[:, :2], other], axis=1) @ turn, y
+
+
+def test_columns_that_lean_on_each_other_are_whitened(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = leaning()
+    new, truth = leaning(seed=1)
+    head, said = best_head(x, y, 2)
+    assert head.kind == "whitened"
+    monkeypatch.setattr(kernel, "WHITENINGS", (0.0,))
+    monkeypatch.setattr(heads, "WHITENINGS", (0.0,))
+    plain, _ = best_head(x, y, 2)
+    assert plain.kind != "whitened"
+    right = [share_right(one.apply(new), truth) for one in (plain, head)]
+    assert right[1] > right[0] + 0.05
+    assert abs(share_right(said, y) - right[1]) < 0.07
+    again = LabelMapping.from_arrays(*head.to_arrays())
+    np.testing.assert_array_equal(again.apply(new), head.apply(new))
+
+
+def test_many_labels_that_vary_together_are_emphasised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten classes in a row along the direction in which labels vary most; the many others say nothing."""
+    rng = np.random.default_rng(3)
+    y = rng.integers(10, size=900)
+    along = rng.normal(size=(900, 150)) * 2 * np.arange(1, 151) ** -0.7
+    along[:, :2] = 3 * (np.stack([y - 5, np.cos(y)], axis=1) + 0.4 * rng.normal(size=(900, 2)))
+    x = along @ np.linalg.qr(rng.normal(size=(150, 150)))[0]
+    right = list[float]()
+    for powers in ((0.0,), (0.0, 1.0)):
+        monkeypatch.setattr(pooled, "EMPHASES", powers)
+        pooled._RECENT = pooled._Recent()
+        head, _ = best_head(x[:200], y[:200], 10, view=150)
+        right.append(share_right(head.apply(x[200:]), y[200:]))
+    assert right[1] > right[0] + 0.05
 
 
 def test_a_view_met_again_has_the_same_fit() -> None:
