@@ -24,6 +24,7 @@ Solution: TypeAlias = tuple[Floats, Floats]  # weights (r, T) on principal axes,
 
 #: Of the squared weights, for features of unit variance and a mean loss.
 PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.001)
+WEAKER = (3e-4, 1e-4)  # that are tried as well where what varies most is emphasised
 #: Powers tried, see `Principal.emphasised`: of many labels' scores, and of few, which lean on each other.
 EMPHASES, WHITENINGS = (0.0, 1.0), (0.0, -0.75)
 MOST_EMPHASISED = 0.5  # of the axes: more are left where all vary alike, and there is nothing to emphasise
@@ -231,7 +232,8 @@ def fit_logistic(
         axes = columns.emphasised(power)
         if power <= 0 or axes.principal.width <= columns.principal.width * MOST_EMPHASISED:
             solver = _Solver(axes.principal, targets)
-            found.append((axes, solver, _choose(solver, labels, penalties, folds)))
+            more = (penalties, FOLD_STEPS) if power <= 0 else ((*penalties, *WEAKER), STEPS)  # axes are few
+            found.append((axes, solver, _choose(solver, labels, folds, *more)))
     axes, solver, choice = min(found, key=lambda one: one[2].loss)
     return axes.head(*_fitted(solver, choice, aside))
 
@@ -241,6 +243,7 @@ class _Choice(NamedTuple):
 
     loss: float  # held-out cross-entropy
     penalty: float
+    rows: float | None  # that a fold was fitted on, on average; None: it holds for any number
     near: Solution | None  # of a fold
     sharpness: float  # the inverse of the best temperature
     held_out: Floats  # (n, T) at that temperature
@@ -248,7 +251,11 @@ class _Choice(NamedTuple):
     @staticmethod
     def given(penalty: float, targets: Floats) -> _Choice:
         """Without a fold: the fitted values are yet to come."""
-        return _Choice(np.nan, penalty, None, 1.0, np.full(targets.shape, np.nan))
+        return _Choice(np.nan, penalty, None, None, 1.0, np.full(targets.shape, np.nan))
+
+    def penalty_of(self, rows: int) -> float:
+        """For a fit on so many: beside a mean loss the best penalty falls as the rows grow."""
+        return self.penalty if self.rows is None else self.penalty * self.rows / rows
 
 
 def _fitted(solver: _Solver, choice: _Choice, aside: Rows | None) -> tuple[Floats, Floats, Floats]:
@@ -256,15 +263,17 @@ def _fitted(solver: _Solver, choice: _Choice, aside: Rows | None) -> tuple[Float
     everyone = np.ones(len(solver.targets), bool)
     near, held_out = choice.near, choice.held_out.copy()
     if aside is not None:
-        near = solver.solve(~aside, choice.penalty, near, STEPS)
+        near = solver.solve(~aside, choice.penalty_of(int((~aside).sum())), near, STEPS)
         held_out[aside] = softmax(choice.sharpness * solver.values(near, aside))
-    weights, bias = solver.solve(everyone, choice.penalty, near, STEPS)
+    weights, bias = solver.solve(everyone, choice.penalty_of(len(everyone)), near, STEPS)
     unknown = np.isnan(held_out[:, 0])
     held_out[unknown] = softmax(solver.values((weights, bias), unknown))
     return choice.sharpness * weights, choice.sharpness * bias, held_out
 
 
-def _choose(solver: _Solver, labels: Labels, penalties: Sequence[float], folds: Labels) -> _Choice:
+def _choose(
+    solver: _Solver, labels: Labels, folds: Labels, penalties: Sequence[float], steps: int
+) -> _Choice:
     """The penalty of least held-out cross-entropy at its best temperature. Without one, many columns
     on few images would ask for a stronger penalty than accuracy does, to be less sure. Each fold walks the
     penalties from strong to weak, starting where the last one ended."""
@@ -273,13 +282,14 @@ def _choose(solver: _Solver, labels: Labels, penalties: Sequence[float], folds: 
     for penalty in sorted(penalties, reverse=True):
         logs = np.zeros(solver.targets.shape)
         for fold in range(FOLDS):
-            solution = solver.solve(judged & (folds != fold), penalty, solutions[fold], FOLD_STEPS)
+            solution = solver.solve(judged & (folds != fold), penalty, solutions[fold], steps)
             logs[folds == fold] = np.log(np.maximum(softmax(solver.values(solution, folds == fold)), LEAST))
             solutions[fold] = solution
         sharpness, loss = sharpen(logs[judged], labels[judged], TEMPERATURES)
         if found is not None and loss >= found.loss:
             break  # still weaker ones are worse, and dearer to fit
-        found = _Choice(loss, penalty, solutions[-1], sharpness, softmax(sharpness * logs))
+        rows = judged.sum() * (FOLDS - 1) / FOLDS
+        found = _Choice(loss, penalty, rows, solutions[-1], sharpness, softmax(sharpness * logs))
     assert found is not None
     return found
 
