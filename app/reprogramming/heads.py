@@ -25,6 +25,7 @@ Solution: TypeAlias = tuple[Floats, Floats]  # weights (r, T) on principal axes,
 #: Of the squared weights, for features of unit variance and a mean loss.
 PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.001)
 WEAKER = (3e-4, 1e-4)  # that are tried as well where what varies most is emphasised
+FEW_COLUMNS = 100  # with more of them a kernel is no better than a line (measured), and far larger
 #: Powers tried, see `Principal.emphasised`: of many labels' scores, and of few, which lean on each other.
 EMPHASES, WHITENINGS = (0.0, 1.0), (0.0, -0.75)
 MOST_EMPHASISED = 0.5  # of the axes: more are left where all vary alike, and there is nothing to emphasise
@@ -91,7 +92,12 @@ def fit_linear(
     a second).
     """
     axes = Axes.of(features, view, pixels)
-    return fit_logistic(axes, labels, classes, penalties, groups, seed, aside, WHITENINGS)
+    return fit_logistic(axes, labels, classes, penalties, groups, seed, aside, whitenings(features, pixels))
+
+
+def whitenings(features: Floats, pixels: int) -> Sequence[float]:
+    """The powers that are tried on columns (n, F), the last `pixels` of them pixel features."""
+    return WHITENINGS if features.shape[1] - pixels <= FEW_COLUMNS else (0.0,)
 
 
 def row_centred(columns: Floats, view: int, pixels: int = 0) -> Floats:

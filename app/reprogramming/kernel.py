@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from app.contracts import Labels
 from app.reprogramming.heads import (
-    WHITENINGS,
     Fit,
     Floats,
     Principal,
@@ -22,6 +21,7 @@ from app.reprogramming.heads import (
     sharpen,
     softmax,
     squared_distances,
+    whitenings,
 )
 from app.reprogramming.ridge import loo_from_spectrum, one_hot
 
@@ -54,7 +54,7 @@ def fit_kernel(
     z = (features - mean) / scale
     inside = np.ones(len(z), bool) if aside is None else ~aside
     known = labels[inside], classes, None if groups is None else groups[inside], seed
-    turns = [_turn(z, pixels, power) for power in WHITENINGS]
+    turns = [_turn(z, pixels, power) for power in whitenings(features, pixels)]
     tried = [(turn, _chosen((z if turn is None else z @ turn)[inside], *known)) for turn in turns]
     turn, best = min(tried, key=lambda one: one[1].loss)
     z = z if turn is None else z @ turn

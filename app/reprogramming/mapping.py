@@ -27,7 +27,6 @@ __all__ = ["LeaveOneOut", "log_scores", "loo_ridge", "score_floor", "shares"]  #
 Floats = NDArray[np.float64]
 Kind = Literal["group", "linear", "kernel", "mixed", "whitened"]
 EXTRAS = ("support", "linear", "turn")  # arrays that only some kinds have
-KERNEL_COLUMNS = 100  # with more feature columns a linear head is as good (measured) and far smaller
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,7 +295,7 @@ def best_head(
     head); `view`: see `view_width`.
     """
     line = _line(features, labels, classes, groups, seed, pixels, view, aside)
-    if features.shape[1] - pixels > KERNEL_COLUMNS:
+    if features.shape[1] - pixels > heads.FEW_COLUMNS:
         return _mapping(line), line.held_out
     bent = kernel.fit_kernel(features, labels, classes, groups, seed, pixels, aside)
     judged = np.ones(len(labels), bool) if aside is None else ~aside

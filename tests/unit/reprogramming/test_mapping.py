@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import BadRequest
-from app.reprogramming import heads, kernel, pooled
+from app.reprogramming import heads, pooled
 from app.reprogramming.loss import class_weights, cross_entropy, focal
 from app.reprogramming.mapping import (
     LabelMapping,
@@ -297,7 +297,6 @@ def test_columns_that_lean_on_each_other_are_whitened(monkeypatch: pytest.Monkey
     new, truth = leaning(seed=1)
     head, said = best_head(x, y, 2)
     assert head.kind == "whitened"
-    monkeypatch.setattr(kernel, "WHITENINGS", (0.0,))
     monkeypatch.setattr(heads, "WHITENINGS", (0.0,))
     plain, _ = best_head(x, y, 2)
     assert plain.kind != "whitened"
