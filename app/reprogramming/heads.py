@@ -225,8 +225,7 @@ def fit_logistic(
 ) -> Fit:
     """`fit_linear` of columns on their axes; with several `emphases`, see `Principal.emphasised`, the one of
     least held-out loss."""
-    everyone = np.ones(len(labels), bool)
-    inside = everyone if aside is None else ~aside
+    inside = np.ones(len(labels), bool) if aside is None else ~aside
     targets = one_hot(labels, classes)
     if len(penalties) == 1:
         solver = _Solver(columns.principal, targets)

@@ -51,10 +51,10 @@ def fit_views(
 
     One is the product of what a logistic regression says of each view by itself, and one of the pixel
     features: as if views erred independently, where a regression on thousands of columns at once finds less.
-    Each is made with the emphasis on what varies most that its folds ask for.
-    The other is ridge regression on all columns, better where classes lie far apart. Both are linear in the
-    columns before the softmax, and so is their geometric mean. The labels of rows set `aside` (n,) have no
-    part in any choice, nor in what is said of those rows.
+    Each is made with the emphasis on what varies most that its folds ask for. The other is ridge regression
+    on all columns, better where classes lie far apart. Both are linear in the columns before the softmax, and
+    so is their geometric mean. The labels of rows set `aside` (n,) have no part in any choice, nor in what is
+    said of those rows.
     """
     few = features.shape[1] - pixels
     whole = Axes.of(features, view, pixels, MOST_VARIANCE)
