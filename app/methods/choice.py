@@ -191,7 +191,7 @@ def opening(
     known = {"best_accuracy": first.accuracy, "best_loss": first.loss}
     kept = {BEST: _frozen(first.program), RECORD: bare.record, LEADER: first.record, **(arrays or {})}
     metrics = {"val_accuracy": first.accuracy, "val_loss": first.loss}
-    return MethodState(0, phase, {**meta, **known}, kept, metrics)
+    return MethodState(0, phase, {**meta, **known}, _laid_out(kept), metrics)
 
 
 def following(
@@ -216,7 +216,13 @@ def following(
             best = {"best_accuracy": candidate.accuracy, "best_loss": candidate.loss}
             kept |= {BEST: _frozen(candidate.program), LEADER: candidate.record}
         told |= {"val_accuracy": best["best_accuracy"], "val_loss": best["best_loss"]}
-    return MethodState(state.step + 1, phase, {**state.meta, **meta, **best}, {**arrays, **kept}, told)
+    kept = _laid_out({**arrays, **kept})
+    return MethodState(state.step + 1, phase, {**state.meta, **meta, **best}, kept, told)
+
+
+def _laid_out(arrays: Arrays) -> Arrays:
+    """In memory as a checkpoint gives them back: the last bit of a sum depends on it."""
+    return {name: np.asarray(array, order="C") for name, array in arrays.items()}
 
 
 def _leader(state: MethodState, validation: int) -> NDArray[np.float64]:

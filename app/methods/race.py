@@ -196,10 +196,11 @@ def _heard(problem: Problem, scores: Scores) -> NDArray[np.float64]:
     speaks against the candidate."""
     views, n, labels = scores.shape
     columns = choice.columns(problem, scores).reshape(n, views, labels).transpose(1, 0, 2)
-    return _gram(columns) if labels >= n else columns
+    return _gram(columns) if labels >= n else np.ascontiguousarray(columns)
 
 
 def _gram(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    columns = np.ascontiguousarray(columns)
     centred = columns - columns.mean(axis=1, keepdims=True)
     return np.stack([view @ view.T for view in centred])
 

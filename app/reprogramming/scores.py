@@ -59,8 +59,10 @@ def log_scores(scores: Scores, floor: float | NDArray[np.float64], kind: ScoreKi
 
     probability: log p. independent: log-odds, clipped at floor and 1 - floor; percent the same after / 100.
     logit: as it is. severity, likelihood: the ordinal code itself. label: 1 where named, else 0.
-    `floor` is a number or (K,), in the scores' units.
+    `floor` is a number or (K,), in the scores' units. Rows follow each other in memory, whatever came in: the
+    last bit of a sum depends on it.
     """
+    scores = np.asarray(scores, order="C")
     if kind == "logit" or kind in _ORDINAL:
         return np.where(np.isnan(scores), floor, scores)
     if kind == "label":
@@ -80,6 +82,7 @@ def shares(scores: Scores, kind: ScoreKind) -> Scores:
     Logits become a softmax, percents fractions. A censored score is at most the smallest returned one and
     at most its part of what is missing to 1; of ordinal codes, which sum to nothing, half the smallest.
     """
+    scores = np.asarray(scores, order="C")
     if kind == "logit":
         known = np.where(np.isnan(scores), -np.inf, scores)
         top = known.max(axis=-1, keepdims=True)
