@@ -100,6 +100,11 @@ def whitenings(features: Floats, pixels: int) -> Sequence[float]:
     return WHITENINGS if features.shape[1] - pixels <= FEW_COLUMNS else (0.0,)
 
 
+def not_aside(labels: Labels, aside: Rows | None) -> Rows:
+    """(n,) the rows whose labels (n,) may choose: all, or those that are not set aside."""
+    return np.ones(len(labels), bool) if aside is None else ~aside
+
+
 def row_centred(columns: Floats, view: int, pixels: int = 0) -> Floats:
     """(n, F) without the mean of each `view` columns, row by row; the last `pixels` stay. view 0: all do."""
     if not view:
@@ -225,7 +230,7 @@ def fit_logistic(
 ) -> Fit:
     """`fit_linear` of columns on their axes; with several `emphases`, see `Principal.emphasised`, the one of
     least held-out loss."""
-    inside = np.ones(len(labels), bool) if aside is None else ~aside
+    inside = not_aside(labels, aside)
     targets = one_hot(labels, classes)
     if len(penalties) == 1:
         solver = _Solver(columns.principal, targets)

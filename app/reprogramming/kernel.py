@@ -18,6 +18,7 @@ from app.reprogramming.heads import (
     Principal,
     Rows,
     column_scale,
+    not_aside,
     sharpen,
     softmax,
     squared_distances,
@@ -52,7 +53,7 @@ def fit_kernel(
         width = features.shape[1]
         scale = scale * np.sqrt(2.0 * np.repeat([width - pixels, pixels], [width - pixels, pixels]) / width)
     z = (features - mean) / scale
-    inside = np.ones(len(z), bool) if aside is None else ~aside
+    inside = not_aside(labels, aside)
     known = labels[inside], classes, None if groups is None else groups[inside], seed
     turns = [_turn(z, pixels, power) for power in whitenings(features, pixels)]
     tried = [(turn, _chosen((z if turn is None else z @ turn)[inside], *known)) for turn in turns]

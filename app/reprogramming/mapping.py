@@ -298,7 +298,7 @@ def best_head(
     if features.shape[1] - pixels > heads.FEW_COLUMNS:
         return _mapping(line), line.held_out
     bent = kernel.fit_kernel(features, labels, classes, groups, seed, pixels, aside)
-    judged = np.ones(len(labels), bool) if aside is None else ~aside
+    judged = heads.not_aside(labels, aside)
     *shares, held_out = pooled.pool(line.held_out, bent.held_out, labels, judged)
     return _mixed(line, bent, *shares), held_out
 

@@ -27,6 +27,7 @@ from app.reprogramming.heads import (
     Principal,
     Rows,
     fit_logistic,
+    not_aside,
     sharpen,
     softmax,
 )
@@ -74,7 +75,7 @@ def fit_views(
     parts = [alone(at, at + view) for at in range(0, few, view)]
     if pixels:
         parts.append(alone(few, features.shape[1]))
-    judged = np.ones(len(labels), bool) if aside is None else ~aside
+    judged = not_aside(labels, aside)
     said = np.mean([np.log(np.maximum(fit.held_out, LEAST)) for fit in parts], axis=0)
     sharpness, _ = sharpen(said[judged], labels[judged])
     ridge = _fit_ridge(whole, labels, classes, groups, aside)
